@@ -1,0 +1,44 @@
+package backend
+
+import "context"
+
+// Source is a secret-valued setting of an adapter: a literal, or a ref that is resolved when the adapter asks. An adapter
+// asks at each login, never when it is opened, and keeps nothing of what it got. The zero Source is a setting that was
+// not made.
+type Source struct {
+	get     func(context.Context) (Secret, string, error)
+	reject  func(revision string)
+	literal bool
+}
+
+// Literal gives a Source of a secret that stands in the configuration itself.
+func Literal(s Secret) Source {
+	return Source{literal: true, get: func(context.Context) (Secret, string, error) { return s, "", nil }}
+}
+
+// NewSource gives a Source that asks get, and tells reject of a revision that the store refused; reject may be nil. Both
+// must be safe for concurrent use.
+func NewSource(get func(context.Context) (secret Secret, revision string, err error), reject func(revision string)) Source {
+	return Source{get: get, reject: reject}
+}
+
+// IsZero reports whether the setting was not made.
+func (s Source) IsZero() bool { return s.get == nil }
+
+// IsLiteral reports whether the secret stands in the configuration itself.
+func (s Source) IsLiteral() bool { return s.literal }
+
+// Get gives the secret and its revision, which is opaque and empty for a literal. The zero Source gives the zero Secret.
+func (s Source) Get(ctx context.Context) (secret Secret, revision string, err error) {
+	if s.get == nil {
+		return Secret{}, "", nil
+	}
+	return s.get(ctx)
+}
+
+// Reject tells that the store refused the secret of that revision, so that the next Get gives a newer one if there is.
+func (s Source) Reject(revision string) {
+	if s.reject != nil {
+		s.reject(revision)
+	}
+}
