@@ -1,0 +1,99 @@
+package neterr_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/neterr"
+)
+
+const canary = "s3cr3t-canary"
+
+func get(t *testing.T, client *http.Client, url string) error {
+	t.Helper()
+	resp, err := client.Get(url + "/?token=" + canary)
+	if err == nil {
+		resp.Body.Close()
+		t.Fatalf("the call of %s succeeded", url)
+	}
+	return err
+}
+
+func TestClassify(t *testing.T) {
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	closing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing.Close()
+	go func() {
+		for {
+			c, err := closing.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	refusing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusing.Close()
+	misnamed := &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "other.example.org"}}
+
+	for _, tt := range []struct {
+		name   string
+		client *http.Client
+		url    string
+		want   string
+	}{
+		{"refused", http.DefaultClient, "http://" + refusing.Addr().String(), "connection refused"},
+		{"unknown authority", http.DefaultClient, secure.URL, "unknown authority"},
+		{"wrong name", &http.Client{Transport: misnamed}, secure.URL, "for another name"},
+		{"no TLS", http.DefaultClient, strings.Replace(plain.URL, "http:", "https:", 1), "does not speak TLS"},
+		{"ends early", http.DefaultClient, "http://" + closing.Addr().String(), "connection"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := neterr.Classify(t.Context(), get(t, tt.client, tt.url), "vault.example:8200")
+			if !errors.Is(err, backend.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "vault.example:8200") {
+				t.Errorf("got %v, want an ErrUnavailable with %q", err, tt.want)
+			}
+			if strings.Contains(err.Error(), canary) {
+				t.Errorf("the query shows: %v", err)
+			}
+		})
+	}
+}
+
+func TestClassifyPrefersTheContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := neterr.Classify(ctx, errors.New(canary), "x"); err != context.Canceled {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	in := func(v string) time.Duration { return neterr.RetryAfter(http.Header{"Retry-After": {v}}) }
+	for v, want := range map[string]time.Duration{"": 0, "3": 3 * time.Second, "-1": 0, "soon": 0, "999999999": 24 * time.Hour} {
+		if got := in(v); got != want {
+			t.Errorf("RetryAfter(%q) = %v, want %v", v, got, want)
+		}
+	}
+	if got := in(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)); got < 59*time.Minute || got > time.Hour {
+		t.Errorf("a date an hour from now gave %v", got)
+	}
+}
