@@ -1,0 +1,297 @@
+package awssm
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+const (
+	loadTimeout  = 10 * time.Second // files and variables, perhaps a name to look up
+	dialTimeout  = 10 * time.Second
+	expiryWindow = time.Minute // credentials are renewed that long before they end
+	maxAnswer    = 16 << 20    // 20 secrets of 64 KiB, each byte escaped, fit several times
+)
+
+// session is a login: a client, and where it has its credentials from. It is immutable, and replaced when AWS refuses the
+// credentials, since the files that they came from may have changed.
+type session struct {
+	client *secretsmanager.Client
+	region string
+	target string // what errors call the service
+	remedy string // how a person gives us other credentials
+	source *sourceCredentials
+	role   bool
+	close  func()
+}
+
+// session gives the session in use, or makes one. It does so once for all who wait, and again after a failure.
+func (b *Backend) session(ctx context.Context) (*session, error) {
+	b.mu.Lock()
+	s, closed := b.current, b.closed
+	b.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case closed:
+		return nil, errClosed
+	case s != nil:
+		return s, nil
+	}
+	loaded := b.loading.DoChan("", func() (any, error) {
+		b.mu.Lock()
+		s, closed := b.current, b.closed
+		b.mu.Unlock()
+		if closed || s != nil { // made between our look and this flight
+			return s, nil
+		}
+		ctx, cancel := context.WithTimeout(b.life, loadTimeout)
+		defer cancel()
+		s, err := b.config.load(ctx)
+		if err != nil {
+			return s, err
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.current = s
+		return s, nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-loaded:
+		s, _ := r.Val.(*session)
+		if r.Err == nil && s == nil {
+			return nil, errClosed
+		}
+		return s, r.Err
+	}
+}
+
+// drop makes the next call log in anew, if s is still in use.
+func (b *Backend) drop(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current == s {
+		b.current = nil
+		s.close()
+	}
+}
+
+// load makes a session of c and of the user's AWS configuration. It does not ask for credentials yet.
+func (c Config) load(ctx context.Context) (*session, error) {
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	// Calls for credentials are rare, and their connections would outlive Close.
+	client := awshttp.NewBuildableClient().WithTimeout(timeout).
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = min(dialTimeout, timeout) }).
+		WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	options := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(client),
+		config.WithLogger(logging.Nop{}),
+		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
+		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow }),
+		// CloudTrail shows it.
+		config.WithAPIOptions([]func(*middleware.Stack) error{awsmiddleware.AddUserAgentKey("credresolve")}),
+	}
+	if c.Region != "" {
+		options = append(options, config.WithRegion(c.Region))
+	}
+	if c.Profile != "" {
+		options = append(options, config.WithSharedConfigProfile(c.Profile))
+	}
+	if c.FIPS {
+		options = append(options, config.WithUseFIPSEndpoint(aws.FIPSEndpointStateEnabled))
+	}
+	if c.DualStack {
+		options = append(options, config.WithUseDualStackEndpoint(aws.DualStackEndpointStateEnabled))
+	}
+	var source *sourceCredentials
+	if !c.AccessKeyID.IsZero() {
+		source = &sourceCredentials{config: c}
+		options = append(options, config.WithCredentialsProvider(source))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	switch {
+	case err != nil:
+		return nil, c.loadFailure(err)
+	case cfg.Region == "":
+		e := backend.Errorf(backend.CodeInvalidConfig, "no AWS region is known")
+		e.Remedy = "set region in the provider, AWS_REGION, or region in the AWS profile"
+		return nil, e
+	case !isRegion(cfg.Region):
+		return nil, backend.Errorf(backend.CodeInvalidConfig, "AWS_REGION or the region of the AWS profile is not the name of a region")
+	}
+	s := &session{region: cfg.Region, target: "AWS Secrets Manager in " + cfg.Region, remedy: c.remedy(), source: source, role: c.RoleARN != ""}
+	if c.Endpoint != "" {
+		if u, err := url.Parse(c.Endpoint); err == nil {
+			s.target += " at " + u.Host
+		}
+	}
+	cfg.Credentials = &login{provider: cfg.Credentials, config: c}
+	if s.role {
+		cfg.Credentials = c.assume(cfg)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if built, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // always, and by now it has the user's CA bundle
+		transport = built.GetTransport()
+	}
+	transport.DisableKeepAlives = false
+	transport.MaxIdleConnsPerHost = 2 * parallelCalls
+	s.close = transport.CloseIdleConnections
+	s.client = secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) {
+		// A redirect would carry the request, with what it stores and the session token, to wherever it points.
+		o.HTTPClient = &http.Client{
+			Timeout: timeout, Transport: limitedTransport{transport},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+		if c.Endpoint != "" {
+			o.BaseEndpoint = aws.String(c.Endpoint)
+		}
+	})
+	return s, nil
+}
+
+// assume gives the credentials of the role, which is assumed with those of cfg.
+func (c Config) assume(cfg aws.Config) aws.CredentialsProvider {
+	client := sts.NewFromConfig(cfg, func(o *sts.Options) {
+		if c.STSEndpoint != "" {
+			o.BaseEndpoint = aws.String(c.STSEndpoint)
+		}
+	})
+	provider := stscreds.NewAssumeRoleProvider(client, c.RoleARN, func(o *stscreds.AssumeRoleOptions) {
+		o.Duration = c.SessionDuration
+		if o.RoleSessionName = c.SessionName; o.RoleSessionName == "" {
+			o.RoleSessionName = defaultSessionName
+		}
+		if c.ExternalID != "" {
+			o.ExternalID = aws.String(c.ExternalID)
+		}
+	})
+	cached := aws.NewCredentialsCache(provider, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow })
+	return &login{provider: cached, config: c}
+}
+
+// login gives the credentials of provider, and errors that may be shown.
+type login struct {
+	provider aws.CredentialsProvider
+	config   Config
+	had      atomic.Bool
+}
+
+// Retrieve implements aws.CredentialsProvider. Its error is a *loginError, or ctx's.
+func (l *login) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	creds, err := l.provider.Retrieve(ctx)
+	switch {
+	case err == nil:
+		l.had.Store(true)
+		return creds, nil
+	case ctx.Err() != nil:
+		return creds, ctx.Err()
+	}
+	var sources []aws.CredentialSource
+	if p, ok := l.provider.(aws.CredentialProviderSource); ok {
+		sources = p.ProviderSources()
+	}
+	return creds, l.config.loginFailure(err, sources, l.had.Load())
+}
+
+// sourceCredentials are an access key of the configuration. The SDK asks once for each session, and keeps it.
+type sourceCredentials struct {
+	config Config
+
+	mu        sync.Mutex
+	revisions [3]string
+}
+
+// Retrieve implements aws.CredentialsProvider.
+func (p *sourceCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	var text, revisions [3]string
+	for i, setting := range p.settings() {
+		secret, revision, err := setting.source.Get(ctx)
+		if err != nil {
+			return aws.Credentials{}, sourceFailure(setting.name, err)
+		}
+		b := secret.Reveal()
+		text[i], revisions[i] = string(b), revision
+		clear(b)
+		if text[i] == "" && !setting.source.IsZero() {
+			return aws.Credentials{}, &loginError{err: backend.Errorf(backend.CodeAuthRequired, "%s is empty", setting.name)}
+		}
+	}
+	p.mu.Lock()
+	p.revisions = revisions
+	p.mu.Unlock()
+	return aws.Credentials{AccessKeyID: text[0], SecretAccessKey: text[1], SessionToken: text[2], Source: "credresolve"}, nil
+}
+
+type setting struct {
+	name   string
+	source backend.Source
+}
+
+func (p *sourceCredentials) settings() [3]setting {
+	return [3]setting{
+		{"access_key_id", p.config.AccessKeyID},
+		{"secret_access_key", p.config.SecretAccessKey},
+		{"session_token", p.config.SessionToken},
+	}
+}
+
+// reject tells the sources that AWS refused what they gave.
+func (p *sourceCredentials) reject() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	revisions := p.revisions
+	p.mu.Unlock()
+	for i, setting := range p.settings() {
+		setting.source.Reject(revisions[i])
+	}
+}
+
+// limitedTransport bounds the length of an answer.
+type limitedTransport struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := t.next.RoundTrip(r)
+	if err == nil {
+		answer.Body = &limitedBody{ReadCloser: answer.Body, left: maxAnswer}
+	}
+	return answer, err
+}
+
+type limitedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooLong
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
