@@ -3,6 +3,7 @@ package execproto
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -126,13 +127,15 @@ func (d Dialect) DecodeResponse(response []byte, ids []string) ([]Answer, error)
 		return nil, &Error{Problem: Empty}
 	case !d.ReplaceInvalid && !utf8.Valid(text):
 		return nil, &Error{Problem: InvalidText}
-	case !json.Valid(text):
+	}
+	var top map[string]json.RawMessage // a struct would take keys of another case too
+	var syntax *json.SyntaxError
+	switch err := json.Unmarshal(text, &top); {
+	case errors.As(err, &syntax):
 		return nil, &Error{Problem: InvalidJSON}
-	case text[0] != '{':
+	case err != nil, top == nil: // null leaves it nil
 		return nil, &Error{Problem: NotAnObject}
 	}
-	// A struct would take keys of another case too.
-	top := members(text)
 	defer zero(top)
 	var version float64
 	if json.Unmarshal(top["protocolVersion"], &version) != nil || version != 1 {

@@ -80,6 +80,7 @@ func TestDecodeResponse(t *testing.T) {
 		{name: "deeper than any need", response: `{"protocolVersion":1,"values":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + "}", problem: execproto.InvalidJSON},
 		{name: "an array", response: `[{"protocolVersion":1,"values":{"a":"x"}}]`, problem: execproto.NotAnObject},
 		{name: "a text", response: `"` + canary + `"`, problem: execproto.NotAnObject},
+		{name: "null alone", response: `null`, problem: execproto.NotAnObject},
 		{name: "version 2", response: `{"protocolVersion":2,"values":{"a":"x"}}`, problem: execproto.WrongVersion},
 		{name: "version in quotes", response: `{"protocolVersion":"1","values":{"a":"x"}}`, problem: execproto.WrongVersion},
 		{name: "no version", response: `{"values":{"a":"x"}}`, problem: execproto.WrongVersion},
