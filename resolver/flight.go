@@ -1,0 +1,460 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/cache"
+	"github.com/credresolve/credresolve/credref"
+)
+
+// flight is the one fetch of a key that is under way, for all who wait. It belongs to none of them: it goes on when they
+// leave, and ends with its provider.
+type flight struct {
+	p      *provider
+	target target
+	chain  []string // the providers whose calls led to this one
+	renew  *record  // the record whose lease is to be renewed, nil: fetch
+	done   chan struct{}
+
+	// Set before done is closed, not changed after.
+	entry *entry
+	err   error
+
+	// Guarded by Resolver.mu.
+	detached bool // its result is not kept
+	landed   bool
+	renewed  bool // what it brought is the same credential with a longer lease
+	tries    int
+	backoff  *backoff.ExponentialBackOff
+}
+
+// takeOff starts a flight for t. Called with r.mu held; p is to be dispatched after.
+func (r *Resolver) takeOff(p *provider, t target, chain []string) *flight {
+	f := &flight{p: p, target: t, chain: chain, done: make(chan struct{})}
+	r.flights[t.key] = f
+	p.queue = append(p.queue, f)
+	return f
+}
+
+// land ends f. Called with r.mu held.
+func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
+	if f.landed {
+		return
+	}
+	f.landed = true
+	k := f.target.key
+	switch {
+	case f.p.retired:
+		f.err = errReplaced
+	case f.detached || r.flights[k] != f:
+		if f.err = err; err == nil {
+			var rec record
+			if rec, f.err = r.newRecord(f.p, f.target, c, r.clock.exact()); f.err == nil {
+				f.entry = cache.NewEntry[record, Value](rec, 0) // kept nowhere
+			}
+		}
+	default:
+		delete(r.flights, k)
+		f.entry, f.err = r.landed(f.p, f, c, err)
+	}
+	close(f.done)
+}
+
+// find gives what is known of t: an entry, or an error that is remembered, or else the flight to wait for. With force it
+// is always a flight. Called with r.mu held; p is to be dispatched after.
+func (r *Resolver) find(p *provider, t target, chain []string, force bool) (*entry, *flight, error) {
+	switch {
+	case r.closed:
+		return nil, nil, errClosed
+	case p.retired:
+		return nil, nil, errReplaced
+	}
+	// Looked for again under the lock: a flight may have landed since the caller missed.
+	if e := r.cache.Peek(t.key); e != nil && !force {
+		now := r.clock.exact()
+		rec := &e.Payload
+		switch {
+		case rec.cred == nil:
+			if now < rec.fresh {
+				r.count.negative.Add(1)
+				return nil, nil, rec.err
+			}
+		case now < rec.limit():
+			if now >= rec.refresh {
+				r.renewOrFetch(p, e)
+				r.schedule(e, now)
+			}
+			if rec.stale {
+				r.count.stale.Add(1)
+			}
+			e.MarkUsed()
+			return e, nil, nil
+		case now < rec.end() && !rec.stale:
+			if now >= rec.refresh {
+				r.renewOrFetch(p, e)
+			}
+			r.count.stale.Add(1)
+			e = r.toStale(e, now, nil)
+			e.MarkUsed()
+			return e, nil, nil
+		}
+	}
+	f := r.flights[t.key]
+	if f == nil {
+		r.count.misses.Add(1)
+		f = r.takeOff(p, t, chain)
+	}
+	return nil, f, nil
+}
+
+// wait waits for f as long as ctx allows.
+func (r *Resolver) wait(ctx context.Context, f *flight) (*entry, error) {
+	select {
+	case <-f.done:
+		return f.entry, f.err
+	default:
+	}
+	chain := chainOf(ctx)
+	if len(chain) > 0 {
+		leave, err := r.enter(chain, f.p.name)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
+	select {
+	case <-f.done:
+		return f.entry, f.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-f.p.ctx.Done():
+		return nil, errReplaced
+	}
+}
+
+// resolve is Resolve after the first look into the cache. subject is that of ctx when nil; h is the handle that asks, or
+// nil.
+func (r *Resolver) resolve(ctx context.Context, ref credref.Ref, subject *credref.Subject, h *Handle) (*Value, error) {
+	for {
+		v, err := r.attempt(ctx, ref, subject, h)
+		if err == nil {
+			return v, nil
+		}
+		if !isReplaced(err) {
+			return nil, refError(ref, err)
+		}
+	}
+}
+
+func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credref.Subject, h *Handle) (*Value, error) {
+	if v := r.again(ref, h); v != nil { // the clock may only have been asleep
+		return v, nil
+	}
+	p, targets, err := r.aim(ctx, ref, subject)
+	if err != nil {
+		return nil, err
+	}
+	chain := chainOf(ctx)
+	for i, t := range targets {
+		if h != nil {
+			h.pin(t.key)
+		}
+		r.mu.Lock()
+		e, f, err := r.find(p, t, chain, false)
+		p.dispatch()
+		r.mu.Unlock()
+		if f != nil {
+			e, err = r.wait(ctx, f)
+		}
+		if err == nil {
+			return r.answer(p, e, ref, h)
+		}
+		if backend.CodeOf(err) != backend.CodeNotFound || i == len(targets)-1 {
+			return nil, err
+		}
+	}
+	return nil, backend.Errorf(backend.CodeInternal, "nowhere to look")
+}
+
+// again looks for an answer at the exact time.
+func (r *Resolver) again(ref credref.Ref, h *Handle) *Value {
+	now := r.clock.exact()
+	if h != nil {
+		return h.slot.Get(now)
+	}
+	return r.cache.Get(ref, now)
+}
+
+// aim gives the provider of ref and where to look for it.
+func (r *Resolver) aim(ctx context.Context, ref credref.Ref, subject *credref.Subject) (*provider, []target, error) {
+	p, err := r.lookup(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	var s credref.Subject
+	if len(p.Scope) > 0 {
+		if s = credref.SubjectFrom(ctx); subject != nil {
+			s = *subject
+		}
+		if err := s.Validate(); err != nil {
+			return nil, nil, backend.Errorf(backend.CodeUsage, "the subject is malformed")
+		}
+	}
+	targets, err := p.targets(ref, s)
+	return p, targets, err
+}
+
+// answer gives the part of e that ref selects, and lets later hits find it.
+func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle) (*Value, error) {
+	if v := r.again(ref, h); v != nil {
+		return v, nil // another who waited was faster
+	}
+	rec := &e.Payload
+	secret, err := selectSecret(rec.cred, ref.Field)
+	if err != nil {
+		return nil, err
+	}
+	v := &Value{secret: secret, known: rec.known, stale: rec.stale}
+	if ref.Field == "" {
+		v.fields = rec.cred.Fields
+	}
+	cost := int64(slotCost + len(ref.Field))
+	if strings.HasPrefix(ref.Field, "/") {
+		cost += int64(secret.Len()) // a copy
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h != nil {
+		r.cache.Show(e, h.slot, v, cost)
+	} else if len(p.Scope) == 0 {
+		r.cache.Show(e, r.cache.Slot(ref), v, cost)
+	}
+	return v, nil
+}
+
+// resolveAll is ResolveAll for subject, that of ctx when nil.
+func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *credref.Subject) []Outcome {
+	type item struct {
+		p       *provider
+		targets []target
+		refs    []int
+		entry   *entry
+		flight  *flight
+		err     error
+	}
+	outcomes := make([]Outcome, len(refs))
+	items := map[key]*item{}
+	var open []*item // in the order asked
+	now := r.clock.now.Load()
+	if now == asleep {
+		now = r.clock.exact()
+	}
+	for i, ref := range refs {
+		outcomes[i].Ref = ref
+		if outcomes[i].Value = r.cache.Get(ref, now); outcomes[i].Value != nil {
+			continue
+		}
+		k := key{provider: ref.Provider, id: ref.ID, version: ref.Version}
+		it := items[k]
+		if it == nil {
+			p, targets, err := r.aim(ctx, ref, subject)
+			if err != nil {
+				outcomes[i].Err = refError(ref, err)
+				continue
+			}
+			it = &item{p: p, targets: targets}
+			items[k] = it
+			open = append(open, it)
+		} else if err := ref.Validate(); err != nil { // the field is not a part of the key
+			outcomes[i].Err = refError(ref, backend.Errorf(backend.CodeUsage, "%v", err))
+			continue
+		}
+		it.refs = append(it.refs, i)
+	}
+	chain := chainOf(ctx)
+	for round := open; len(round) > 0; {
+		r.mu.Lock()
+		for _, it := range round {
+			it.entry, it.flight, it.err = r.find(it.p, it.targets[0], chain, false)
+		}
+		for _, it := range round { // only now, so that they go out together
+			it.p.dispatch()
+		}
+		r.mu.Unlock()
+		var next []*item
+		for _, it := range round {
+			if it.flight != nil {
+				it.entry, it.err = r.wait(ctx, it.flight)
+			}
+			if it.err != nil && backend.CodeOf(it.err) == backend.CodeNotFound && len(it.targets) > 1 {
+				it.targets = it.targets[1:]
+				next = append(next, it)
+			}
+		}
+		round = next
+	}
+	for _, it := range open {
+		for _, i := range it.refs {
+			out := &outcomes[i]
+			var err error
+			switch {
+			case it.err == nil:
+				out.Value, err = r.answer(it.p, it.entry, out.Ref, nil)
+			case isReplaced(it.err):
+				out.Value, out.Err = r.resolve(ctx, out.Ref, subject, nil)
+			default:
+				err = it.err
+			}
+			if err != nil {
+				out.Err = refError(out.Ref, err)
+			}
+		}
+	}
+	return outcomes
+}
+
+// report is Report for subject, that of ctx when nil.
+func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string, subject *credref.Subject) (*Value, error) {
+	p, targets, err := r.aim(ctx, ref, subject)
+	if err != nil {
+		return nil, refError(ref, err)
+	}
+	for _, t := range targets {
+		r.mu.Lock()
+		e := r.cache.Peek(t.key)
+		if e == nil || e.Payload.cred == nil || e.Payload.known.revision != revision {
+			r.mu.Unlock()
+			if e != nil && e.Payload.cred != nil {
+				break // there is a newer one, or one is due
+			}
+			continue
+		}
+		now := r.clock.exact()
+		var f *flight
+		if r.flights[t.key] != nil || e.Payload.refused == 0 || now-e.Payload.refused >= int64(reportEvery) {
+			e.Payload.refused = now
+			_, f, err = r.find(p, t, chainOf(ctx), true)
+			p.dispatch()
+		}
+		r.mu.Unlock()
+		if f != nil {
+			e, err = r.wait(ctx, f)
+		}
+		if err != nil {
+			if isReplaced(err) {
+				break
+			}
+			return nil, refError(ref, err)
+		}
+		if f == nil && !e.Live(now) {
+			break
+		}
+		v, err := r.answer(p, e, ref, nil)
+		if err != nil {
+			return nil, refError(ref, err)
+		}
+		return v, nil
+	}
+	return r.resolve(ctx, ref, subject, nil)
+}
+
+// revoke is Revoke for subject.
+func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.Subject) error {
+	p, targets, err := r.aim(ctx, ref, &subject)
+	if err != nil {
+		return refError(ref, err)
+	}
+	var rec *record
+	r.mu.Lock()
+	for _, t := range targets {
+		if f := r.flights[t.key]; f != nil {
+			f.detached = true
+			delete(r.flights, t.key)
+		}
+		if e := r.cache.Peek(t.key); rec == nil && e != nil && e.Payload.cred != nil {
+			rec = &e.Payload
+			r.cache.Remove(t.key)
+			r.publish(rec, EventRevoked, nil)
+		}
+	}
+	closed := r.closed
+	r.mu.Unlock()
+	switch {
+	case closed:
+		return refError(ref, errClosed)
+	case rec == nil:
+		return refError(ref, backend.Errorf(backend.CodeNotFound, "no credential of it is known here, so that there is none to revoke"))
+	}
+	if err := p.revoke(ctx, rec); err != nil {
+		return refError(ref, err)
+	}
+	return nil
+}
+
+func isReplaced(err error) bool {
+	var e *backend.Error
+	return errors.As(err, &e) && e == errReplaced
+}
+
+type chainKey struct{}
+
+// chainOf gives the providers in whose calls ctx is, the outermost first: one provider's login may need another's secret.
+func chainOf(ctx context.Context) []string {
+	chain, _ := ctx.Value(chainKey{}).([]string)
+	return chain
+}
+
+type edge struct{ from, to string }
+
+// enter notes that a call of the last provider of chain waits for the provider to, until leave is called. It fails when
+// that would make them wait for each other.
+func (r *Resolver) enter(chain []string, to string) (leave func(), err error) {
+	from := chain[len(chain)-1]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(chain, to); i >= 0 {
+		return nil, circle(append(slices.Clone(chain[i:]), to))
+	}
+	if way := r.way(to, from, nil); way != nil {
+		return nil, circle(append([]string{from}, way...))
+	}
+	e := edge{from, to}
+	r.waits[e]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.waits[e]--; r.waits[e] == 0 {
+			delete(r.waits, e)
+		}
+	}, nil
+}
+
+// way gives the providers by which at waits for to, nil when it does not.
+func (r *Resolver) way(at, to string, seen []string) []string {
+	seen = append(seen, at)
+	if at == to {
+		return seen
+	}
+	for e := range r.waits {
+		if e.from == at && !slices.Contains(seen, e.to) {
+			if way := r.way(e.to, to, seen); way != nil {
+				return way
+			}
+		}
+	}
+	return nil
+}
+
+func circle(names []string) error {
+	return &backend.Error{
+		Code:   backend.CodeInvalidConfig,
+		Reason: "the providers' settings wait for each other: " + strings.Join(names, " -> "),
+		Remedy: "give one of them its secret from elsewhere",
+	}
+}

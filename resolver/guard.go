@@ -1,0 +1,217 @@
+package resolver
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// guard keeps calls away from a store that is failing, that asked for a pause, or whose budget is used up.
+//
+// The breaker counts outages of this process. The hold is what goes beyond that: a pause that the store asked for,
+// refused logins, which could lock an account, and what other processes remembered. Neither lasts more than a minute at
+// a time.
+type guard struct {
+	digest  string
+	memory  *FailureMemory // nil: none
+	ignore  bool           // the first call passes whatever is remembered
+	limits  Breaker
+	budget  Budget
+	breaker *gobreaker.TwoStepCircuitBreaker[struct{}] // nil: never opens
+	limiter *rate.Limiter                              // nil: no budget
+
+	mu       sync.Mutex
+	loaded   bool
+	failures int // in a row, other processes' included
+	code     backend.Code
+	until    time.Time
+	opened   time.Time // when the breaker opened
+}
+
+func newGuard(p Provider, memory *FailureMemory, ignore bool) *guard {
+	g := &guard{digest: p.Digest, limits: p.Breaker, budget: p.Budget, ignore: ignore}
+	if p.Digest != "" {
+		g.memory = memory
+	}
+	if p.Breaker.Failures > 0 {
+		g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+			Timeout:      p.Breaker.Open,
+			ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= p.Breaker.Failures },
+			IsSuccessful: func(err error) bool { return !unavailable(err) },
+			OnStateChange: func(_ string, _, to gobreaker.State) {
+				if to == gobreaker.StateOpen {
+					g.mu.Lock()
+					g.opened = time.Now()
+					g.mu.Unlock()
+				}
+			},
+		})
+	}
+	if p.Budget.Calls > 0 {
+		perSecond := float64(p.Budget.Calls) / p.Budget.Per.Seconds()
+		g.limiter = rate.NewLimiter(rate.Limit(perSecond), p.Budget.Calls)
+	}
+	return g
+}
+
+// admit asks whether a call may go to the store now. With a nil error done must be told how it went; else the error says
+// when to ask again.
+func (g *guard) admit() (done func(error), err error) {
+	now := time.Now()
+	g.mu.Lock()
+	g.load(now)
+	pass := g.ignore
+	g.ignore = false
+	until, code, failures := g.until, g.code, g.failures
+	g.mu.Unlock()
+	if pass {
+		return g.outcome(nil), nil
+	}
+	if wait := until.Sub(now); wait > 0 {
+		return nil, held(code, failures, wait)
+	}
+	if g.limiter != nil {
+		if !g.limiter.AllowN(now, 1) {
+			wait := time.Duration(float64(time.Second) * (1 - g.limiter.TokensAt(now)) / float64(g.limiter.Limit()))
+			return nil, &backend.Error{
+				Code:       backend.CodeThrottled,
+				Reason:     fmt.Sprintf("the provider's budget of %d calls in %s is used up", g.budget.Calls, g.budget.Per),
+				RetryAfter: wait,
+			}
+		}
+		g.remember(func(r *failureRecord) {
+			r.Spent = float64(g.budget.Calls) - g.limiter.TokensAt(now)
+		})
+	}
+	if g.breaker == nil {
+		return g.outcome(nil), nil
+	}
+	told, err := g.breaker.Allow()
+	if err != nil {
+		g.mu.Lock()
+		wait := max(g.opened.Add(g.limits.Open).Sub(now), time.Second)
+		failures = max(g.failures, g.limits.Failures)
+		g.mu.Unlock()
+		return nil, held(backend.CodeUnavailable, failures, wait)
+	}
+	return g.outcome(told), nil
+}
+
+// held is the error of a call that was not made.
+func held(code backend.Code, failures int, wait time.Duration) error {
+	e := &backend.Error{Code: backend.CodeUnavailable, RetryAfter: wait}
+	in := max(wait.Round(time.Second), time.Second)
+	switch code {
+	case backend.CodeAuthRequired:
+		e.Code = code
+		e.Reason = fmt.Sprintf("the store refused the provider's login %d times in a row", failures)
+		e.Remedy = fmt.Sprintf("check its credentials; the next try is in %s", in)
+	case backend.CodeThrottled:
+		e.Code = code
+		e.Reason = fmt.Sprintf("the store asked to be left alone; the next try is in %s", in)
+	default:
+		e.Reason = fmt.Sprintf("the store failed %d times in a row; the next try is in %s", failures, in)
+	}
+	return e
+}
+
+// outcome gives the func that is told how a call went.
+func (g *guard) outcome(breaker func(error)) func(error) {
+	return func(err error) {
+		if breaker != nil {
+			breaker(err)
+		}
+		code := backend.CodeOf(err)
+		now := time.Now()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !unavailable(err) && code != backend.CodeAuthRequired {
+			if code == backend.CodeCanceled {
+				return // it says nothing about the store
+			}
+			if g.failures > 0 || !g.until.IsZero() {
+				g.failures, g.code, g.until = 0, "", time.Time{}
+				g.remember(func(r *failureRecord) { r.Failures, r.Code, r.Until = 0, "", time.Time{} })
+			}
+			return
+		}
+		g.code = code
+		if g.memory == nil {
+			g.failures++
+			g.extend(now.Add(g.pause(code, g.failures, err)))
+			return
+		}
+		after := g.remember(func(r *failureRecord) {
+			r.Failures++
+			r.Code = code
+			if until := now.Add(g.pause(code, r.Failures, err)); until.After(now) && until.After(r.Until) {
+				r.Until = until
+			}
+		})
+		g.failures = max(g.failures+1, after.Failures)
+		g.extend(after.Until)
+	}
+}
+
+func (g *guard) extend(until time.Time) {
+	if until.After(g.until) {
+		g.until = until
+	}
+}
+
+// pause is how long to leave the store alone after that many failures in a row. A refused login gets one free repeat, as
+// a person who corrects a setting needs it; outages are the breaker's until it opens, and then doubling, so that
+// processes which live shorter than the breaker stays open do not start afresh.
+func (g *guard) pause(code backend.Code, failures int, err error) time.Duration {
+	wait := min(backend.RetryAfter(err), maxOpen)
+	free, first := g.limits.Failures-1, g.limits.Open
+	if code == backend.CodeAuthRequired {
+		free, first = 1, authPause
+	} else if g.breaker == nil || g.memory == nil {
+		return wait
+	}
+	if n := failures - free; n > 0 {
+		doubled := float64(first) * math.Pow(2, float64(min(n-1, 10)))
+		wait = max(wait, time.Duration(min(doubled, float64(maxOpen))))
+	}
+	return wait
+}
+
+const authPause = 2 * time.Second
+
+// load takes over what other processes remember, once. Called with g.mu held.
+func (g *guard) load(now time.Time) {
+	if g.loaded {
+		return
+	}
+	g.loaded = true
+	if g.memory == nil {
+		return
+	}
+	r := g.memory.load(g.digest)
+	g.failures, g.code = r.Failures, r.Code
+	if wait := r.Until.Sub(now); wait > 0 && wait <= maxOpen { // farther off: the wall clock was set back
+		g.until = r.Until
+	}
+	if g.limiter != nil && r.Spent > 0 {
+		back := now.Sub(r.At).Seconds() * float64(g.limiter.Limit())
+		if spent := int(math.Ceil(min(r.Spent, float64(g.budget.Calls)) - max(back, 0))); spent > 0 {
+			g.limiter.AllowN(now, min(spent, g.budget.Calls))
+		}
+	}
+}
+
+func (g *guard) remember(change func(*failureRecord)) failureRecord {
+	if g.memory == nil {
+		var r failureRecord
+		change(&r)
+		return r
+	}
+	return g.memory.update(g.digest, change)
+}

@@ -1,0 +1,303 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// provider is a Provider at work: its queue of flights, and the calls that take them to the store.
+type provider struct {
+	Provider // with defaults
+
+	r          *Resolver
+	name       string
+	ctx        context.Context // of its calls; ends when it is replaced
+	cancel     context.CancelCauseFunc
+	guard      *guard
+	calls      *semaphore.Weighted
+	running    sync.WaitGroup
+	batch      backend.BatchGetter // nil: none
+	maxBatch   int
+	noVersions bool
+
+	// Guarded by Resolver.mu.
+	queue   []*flight
+	retired bool
+	single  bool // the batch call turned out not to be one
+}
+
+func newProvider(r *Resolver, name string, p Provider, ignoreFailures bool) *provider {
+	p.Scope = slices.Clone(p.Scope)
+	p.Types = slices.Clone(p.Types)
+	out := &provider{Provider: p.withDefaults(), r: r, name: name}
+	out.ctx, out.cancel = context.WithCancelCause(r.ctx)
+	out.guard = newGuard(out.Provider, r.failures, ignoreFailures)
+	out.calls = semaphore.NewWeighted(int64(out.Concurrency))
+	if d, ok := p.Backend.(backend.Describer); ok {
+		about := d.Describe()
+		out.maxBatch, out.noVersions = about.MaxBatch, !about.Versions
+	}
+	out.batch, _ = p.Backend.(backend.BatchGetter)
+	return out
+}
+
+// dispatch starts as many calls as may be under way at once, and the queue needs. Called with r.mu held.
+func (p *provider) dispatch() {
+	for len(p.queue) > 0 && !p.retired && p.calls.TryAcquire(1) {
+		group := p.next()
+		p.running.Add(1)
+		p.r.calls.Add(1)
+		go p.work(group)
+	}
+}
+
+// next takes from the queue what goes to the store in one call: as much as its batch call carries, else one. Called with
+// r.mu held.
+func (p *provider) next() []*flight {
+	n := 1
+	if p.batch != nil && !p.single && p.queue[0].renew == nil {
+		for n < len(p.queue) && (p.maxBatch <= 0 || n < p.maxBatch) && p.queue[n].renew == nil {
+			n++
+		}
+	}
+	group := p.queue[:n:n]
+	p.queue = p.queue[n:]
+	return group
+}
+
+// work takes group, and what has queued behind it meanwhile, to the store.
+func (p *provider) work(group []*flight) {
+	defer p.r.calls.Done()
+	defer p.running.Done()
+	for {
+		p.fetch(group)
+		p.r.mu.Lock()
+		p.calls.Release(1)
+		// Others who wait for a call come first: TryAcquire fails while there are any, and they dispatch when done.
+		if len(p.queue) == 0 || p.retired || !p.calls.TryAcquire(1) {
+			p.r.mu.Unlock()
+			return
+		}
+		group = p.next()
+		p.r.mu.Unlock()
+	}
+}
+
+// fetch makes one call for group and hands out its results.
+func (p *provider) fetch(group []*flight) {
+	done, err := p.guard.admit()
+	if err != nil {
+		p.settle(group, nil, err, backend.CodeOf(err) == backend.CodeThrottled)
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
+	defer cancel()
+	ctx = context.WithValue(ctx, chainKey{}, append(slices.Clone(group[0].chain), p.name))
+	results, err := p.call(ctx, group)
+	if errors.Is(err, errNoBatch) {
+		done(nil)
+		p.r.mu.Lock()
+		p.single = true
+		p.queue = append(group, p.queue...)
+		p.dispatch()
+		p.r.mu.Unlock()
+		return
+	}
+	again := ctx.Err() == nil // a call that took all its time is not repeated
+	err = p.judge(ctx, err)
+	for i := range results {
+		results[i].Err = p.judge(ctx, results[i].Err)
+	}
+	done(verdict(results, err))
+	p.settle(group, results, err, again)
+}
+
+var errNoBatch = errors.New("no batch call")
+
+// call makes the call. What a backend's panic says is not known to be without secrets, and is lost.
+func (p *provider) call(ctx context.Context, group []*flight) (results []backend.Result, err error) {
+	defer func() {
+		if recover() != nil {
+			results, err = nil, backend.Errorf(backend.CodeInternal, "the backend panicked")
+		}
+	}()
+	p.r.count.calls.Add(1)
+	if len(group) > 1 {
+		p.r.count.batches.Add(1)
+		reqs := make([]backend.Request, len(group))
+		for i, f := range group {
+			reqs[i] = f.target.req
+		}
+		results, err = p.batch.GetBatch(ctx, reqs)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil, errNoBatch
+		}
+		if err == nil && len(results) != len(group) {
+			return nil, backend.Errorf(backend.CodeInternal, "the backend gave %d results for %d requests", len(results), len(group))
+		}
+		return slices.Clone(results), err
+	}
+	f := group[0]
+	if f.renew != nil {
+		c, err := p.renew(ctx, f)
+		if err != nil || c != nil {
+			return []backend.Result{{Credential: c, Err: err}}, nil
+		}
+	}
+	c, err := p.Backend.Get(ctx, f.target.req)
+	return []backend.Result{{Credential: c, Err: err}}, nil
+}
+
+// renew prolongs the lease of f.renew, and gives its credential with the new lease; nil when only a new credential helps.
+func (p *provider) renew(ctx context.Context, f *flight) (*backend.Credential, error) {
+	was := f.renew.cred
+	lease, err := backend.Renew(ctx, p.Backend, *was.Lease, f.renew.length)
+	switch {
+	case err == nil && lease.Duration > 0:
+	case err != nil && (unavailable(err) || ctx.Err() != nil):
+		return nil, err
+	default:
+		return nil, nil
+	}
+	p.r.count.renewals.Add(1)
+	c := *was
+	c.Lease, c.RefreshAfter = &lease, time.Time{}
+	// An expiry that was the end of the lease moves with it; one beyond is the end of all renewals.
+	if !c.Expires.After(f.renew.known.expires.Add(leaseSlack)) {
+		c.Expires = time.Time{}
+	}
+	p.r.mu.Lock()
+	f.renewed = true
+	p.r.mu.Unlock()
+	return &c, nil
+}
+
+// judge gives err as callers may see it. Only the contract's errors are known to hold no secret.
+func (p *provider) judge(ctx context.Context, err error) error {
+	var known *backend.Error
+	switch {
+	case err == nil, errors.As(err, &known):
+		return err
+	case p.ctx.Err() != nil:
+		return context.Cause(p.ctx)
+	case ctx.Err() != nil:
+		return backend.Errorf(backend.CodeUnavailable, "the store did not answer within %s", p.Timeout)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return backend.Errorf(backend.CodeUnavailable, "the call to the store was cut off")
+	case errors.Is(err, errors.ErrUnsupported):
+		return backend.Errorf(backend.CodeUnsupported, "the store does not support this")
+	}
+	return backend.Errorf(backend.CodeInternal, "the backend failed with an error of no known kind")
+}
+
+// verdict is what a call says about its store as a whole.
+func verdict(results []backend.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	var bad error
+	for _, res := range results {
+		if !unavailable(res.Err) && backend.CodeOf(res.Err) != backend.CodeAuthRequired {
+			return nil
+		}
+		bad = res.Err
+	}
+	return bad
+}
+
+// settle lands each flight of group, or queues it again. err is all theirs; again says whether repeating may help.
+func (p *provider) settle(group []*flight, results []backend.Result, err error, again bool) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	var retry []*flight
+	var delay time.Duration
+	for i, f := range group {
+		res := backend.Result{Err: err}
+		if err == nil {
+			res = results[i]
+		}
+		if res.Err == nil && res.Credential == nil {
+			res.Err = backend.Errorf(backend.CodeInternal, "the backend gave neither a credential nor an error")
+		}
+		if d, ok := p.retry(f, res.Err); ok && again {
+			retry = append(retry, f)
+			delay = max(delay, d)
+			continue
+		}
+		if res.Err == nil {
+			p.r.count.fetched.Add(1)
+		}
+		p.r.land(f, res.Credential, res.Err)
+	}
+	if len(retry) == 0 {
+		return
+	}
+	// Together, so that what went out in one call does again. The wait takes no call's place.
+	p.r.count.retries.Add(uint64(len(retry)))
+	time.AfterFunc(delay, func() {
+		p.r.mu.Lock()
+		defer p.r.mu.Unlock()
+		if !p.retired {
+			p.queue = append(p.queue, retry...)
+			p.dispatch()
+		}
+	})
+}
+
+// retry tells how long to wait before f is tried again, if it is. Called with r.mu held.
+func (p *provider) retry(f *flight, err error) (time.Duration, bool) {
+	if !unavailable(err) || p.retired || f.tries >= p.Retries {
+		return 0, false
+	}
+	if f.backoff == nil {
+		f.backoff = backoff.NewExponentialBackOff()
+		f.backoff.InitialInterval, f.backoff.MaxInterval = firstBackoff, maxBackoff
+		f.backoff.Multiplier = 3
+		f.backoff.Reset()
+	}
+	f.tries++
+	delay := max(f.backoff.NextBackOff(), backend.RetryAfter(err))
+	return delay, delay <= maxBackoff
+}
+
+// revoke ends rec's credential at the store.
+func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	if err := p.calls.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer func() {
+		if recover() != nil {
+			err = backend.Errorf(backend.CodeInternal, "the backend panicked")
+		}
+		p.r.mu.Lock()
+		p.calls.Release(1)
+		p.dispatch()
+		p.r.mu.Unlock()
+	}()
+	return backend.Revoke(ctx, p.Backend, rec.target.req, rec.cred)
+}
+
+func closeBackend(b backend.Backend) (err error) {
+	c, ok := b.(io.Closer)
+	if !ok {
+		return nil
+	}
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("the backend panicked: %w", backend.Errorf(backend.CodeInternal, "closing it"))
+		}
+	}()
+	return c.Close()
+}

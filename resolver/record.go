@@ -1,0 +1,309 @@
+package resolver
+
+import (
+	"math/rand/v2"
+	"path"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/cache"
+	"github.com/credresolve/credresolve/credref"
+)
+
+// record is what is known of one secret: a credential, or that there is none. Points in time are the clock's.
+type record struct {
+	cred   *backend.Credential // nil: err says why
+	err    error               // ErrNotFound
+	known  *known
+	target target
+	stale  bool // served past fresh
+
+	fresh   int64 // until then it is served as it is
+	last    int64 // until then it may be served stale
+	noStale bool  // the store was heard, and did not confirm it
+	refresh int64 // when to fetch a successor
+	fails   int   // fetches of a successor that failed, in a row
+	refused int64 // when a report last made us fetch
+	length  time.Duration
+	capped  bool // the lease cannot be renewed to its full length again
+	seq     uint64
+	timer   *time.Timer
+}
+
+// limit is until when the record may be served in its present state.
+func (rec *record) limit() int64 {
+	if rec.stale {
+		return rec.last
+	}
+	return rec.fresh
+}
+
+// end is when nothing about the record is of use any more.
+func (rec *record) end() int64 {
+	if rec.cred == nil || rec.noStale {
+		return rec.fresh
+	}
+	return max(rec.fresh, rec.last)
+}
+
+func (rec *record) event(ref credref.Ref, kind EventKind, err error) Event {
+	ev := Event{Ref: ref, Kind: kind, Time: time.Now(), Err: err}
+	if rec.known != nil {
+		ev.Revision, ev.Version, ev.Expires = rec.known.revision, rec.known.version, rec.known.expires
+	}
+	return ev
+}
+
+const (
+	maxSkew      = time.Minute
+	entryCost    = 512 // bookkeeping of an entry, in bytes, about
+	slotCost     = 192
+	reportEvery  = 10 * time.Second
+	minRefresh   = time.Second // between two fetches of a successor
+	maxRefresh   = 30 * time.Second
+	leaseSlack   = 2 * time.Second // by which the same point in time may be told differently
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 5 * time.Second // a store that asks for more is not waited for
+)
+
+// newRecord gives what is known after c was fetched from p. It fails with ErrExpired when c's life is over.
+func (r *Resolver) newRecord(p *provider, t target, c *backend.Credential, now int64) (record, error) {
+	wall := time.Now()
+	rec := record{cred: c, target: t, known: &known{
+		typ: c.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata,
+	}}
+	if rec.known.typ == "" {
+		rec.known.typ = p.typeOf(t.key.id)
+	}
+	rec.known.revision = revision(r.revisionKey, rec.known.typ, c)
+
+	ttl := p.TTL
+	if c.Lease != nil && c.Lease.Duration > 0 {
+		rec.length = c.Lease.Duration
+		ttl = maxTTL
+		if end := wall.Add(c.Lease.Duration); c.Expires.IsZero() || end.Before(c.Expires) {
+			rec.known.expires = end
+		}
+	}
+	hard := maxTTL // until the store refuses it, less skew
+	if !rec.known.expires.IsZero() {
+		life := rec.known.expires.Sub(wall)
+		if life <= 0 {
+			return rec, backend.Errorf(backend.CodeExpired, "the store gave a credential whose life is over")
+		}
+		hard = min(life-min(maxSkew, life/10)-min(tick, life/10), maxTTL)
+	}
+	life := min(ttl, hard)
+	rec.fresh = now + int64(life)
+	rec.last = now + int64(min(life+p.MaxStale, hard))
+
+	// A third is left for the successor, and not all of them are fetched at the same moment.
+	wait := time.Duration(float64(life) * (0.60 + 0.066*rand.Float64()))
+	if !c.RefreshAfter.IsZero() {
+		wait = min(max(c.RefreshAfter.Sub(wall), minRefresh), life)
+	}
+	rec.refresh = now + int64(wait)
+	return rec, nil
+}
+
+// cost is the size of rec's content in bytes, about.
+func (rec *record) cost() int64 {
+	n := int64(entryCost + 2*len(rec.target.key.id))
+	if rec.cred == nil {
+		return n
+	}
+	n += int64(rec.cred.Secret.Len())
+	for name, f := range rec.cred.Fields {
+		n += int64(len(name)+f.Len()) + 64
+	}
+	for name, value := range rec.cred.Metadata {
+		n += int64(len(name) + len(value))
+	}
+	return n
+}
+
+// typeOf gives the type of secrets about which the store says nothing.
+func (p *provider) typeOf(id string) backend.Type {
+	for _, rule := range p.Types {
+		if ok, _ := path.Match(rule.Pattern, id); ok {
+			return rule.Type
+		}
+	}
+	return backend.TypeUserValue
+}
+
+// install keeps rec in place of what is known of its secret, if its life allows, and gives its entry either way. Called
+// with r.mu held.
+func (r *Resolver) install(rec record, now int64) *entry {
+	k := rec.target.key
+	r.seq++
+	rec.seq = r.seq
+	e := cache.NewEntry[record, Value](rec, now)
+	if rec.end() <= now || !r.cache.Put(k, e, e.Payload.cost()) {
+		r.cache.Remove(k)
+		return e
+	}
+	r.schedule(e, now)
+	return e
+}
+
+// schedule sets until when hits are answered without a look at e, and the time of the next such look. Called with r.mu held.
+func (r *Resolver) schedule(e *entry, now int64) {
+	rec := &e.Payload
+	next := rec.end()
+	switch {
+	case rec.cred == nil:
+		e.SetUntil(now) // an error is no value that a hit could give
+	case r.flights[rec.target.key] != nil:
+		e.SetUntil(rec.limit())
+	default:
+		e.SetUntil(min(rec.refresh, rec.limit()))
+		if rec.refresh > now {
+			next = min(next, rec.refresh)
+		}
+	}
+	if rec.timer != nil {
+		rec.timer.Stop()
+	}
+	// The timer holds no secret: what left the cache must not stay in memory for it.
+	k, seq := rec.target.key, rec.seq
+	rec.timer = time.AfterFunc(time.Duration(max(next-now, 0)), func() { r.due(k, seq) })
+}
+
+// due is called when something is to be done about the record seq of k: a successor is to be fetched if somebody uses it,
+// or it is over.
+func (r *Resolver) due(k key, seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.cache.Peek(k)
+	if r.closed || e == nil || e.Payload.seq != seq {
+		return
+	}
+	rec := &e.Payload
+	now := r.clock.exact()
+	switch {
+	case now >= rec.end():
+		r.cache.Remove(k)
+		return
+	case rec.cred == nil, now < min(rec.refresh, rec.end()):
+		r.schedule(e, now)
+		return
+	case r.flights[k] == nil:
+		r.publish(rec, EventExpiring, nil)
+		if p := r.owner(k); p != nil && (e.Used() || r.pins[k] > 0) {
+			r.renewOrFetch(p, e)
+			p.dispatch()
+		}
+	}
+	r.schedule(e, now)
+}
+
+func (r *Resolver) owner(k key) *provider { return (*r.providers.Load())[k.provider] }
+
+func (r *Resolver) publish(rec *record, kind EventKind, err error) {
+	k := rec.target.key
+	r.hub.publish(k, rec.event(k.ref(), kind, err))
+}
+
+// renewOrFetch starts a flight for e's successor, if there is none. Called with r.mu held; p is to be dispatched after.
+func (r *Resolver) renewOrFetch(p *provider, e *entry) {
+	rec := &e.Payload
+	if r.flights[rec.target.key] != nil {
+		return
+	}
+	r.count.refreshes.Add(1)
+	f := r.takeOff(p, rec.target, nil)
+	if l := rec.cred.Lease; l != nil && l.Renewable && !rec.capped {
+		f.renew = rec
+	}
+}
+
+// toStale puts a record in place of e's that is served as stale. Called with r.mu held.
+func (r *Resolver) toStale(e *entry, now int64, err error) *entry {
+	rec := e.Payload
+	rec.stale, rec.timer = true, nil
+	out := r.install(rec, now)
+	r.publish(&out.Payload, EventStale, err)
+	return out
+}
+
+// landed takes over the outcome of f, which was not detached. Called with r.mu held.
+func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err error) (*entry, error) {
+	now := r.clock.exact()
+	k := f.target.key
+	old := r.cache.Peek(k)
+	if err == nil {
+		var rec record
+		if rec, err = r.newRecord(p, f.target, c, now); err == nil {
+			return r.succeed(p, f, old, rec, now), nil
+		}
+	}
+	r.count.failed.Add(1)
+	if old == nil || old.Payload.cred == nil {
+		if backend.CodeOf(err) == backend.CodeNotFound {
+			r.installNegative(p, f.target, err, now)
+		}
+		r.hub.publish(k, failure(k, err))
+		return nil, err
+	}
+	rec := &old.Payload
+	switch code := backend.CodeOf(err); {
+	case code == backend.CodeNotFound:
+		r.installNegative(p, f.target, err, now)
+		r.publish(rec, EventFailed, err)
+		return nil, err
+	case code == backend.CodeDenied, code == backend.CodeExpired:
+		r.cache.Remove(k)
+		r.publish(rec, EventFailed, err)
+		return nil, err
+	case !unavailable(err):
+		rec.noStale = true
+	}
+	if now >= rec.end() {
+		r.cache.Remove(k)
+		r.publish(rec, EventFailed, err)
+		return nil, err
+	}
+	rec.fails++
+	pause := min(minRefresh<<min(rec.fails-1, 10), maxRefresh)
+	pause = max(time.Duration(float64(pause)*(0.75+0.5*rand.Float64())), min(backend.RetryAfter(err), maxOpen))
+	rec.refresh = now + int64(pause)
+	switch {
+	case now >= rec.fresh && !rec.stale:
+		r.toStale(old, now, err)
+	case rec.stale:
+		r.publish(rec, EventStale, err)
+		r.schedule(old, now)
+	default:
+		r.publish(rec, EventFailed, err)
+		r.schedule(old, now)
+	}
+	return nil, err
+}
+
+// succeed installs rec, which f brought, after old, which may be nil.
+func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now int64) *entry {
+	kind := EventResolved
+	if old != nil && old.Payload.cred != nil {
+		kind = EventRotated
+		if old.Payload.known.revision == rec.known.revision {
+			kind = EventRefreshed
+		}
+		rec.refused = old.Payload.refused
+	}
+	if was := f.renew; was != nil && f.renewed {
+		// A store that grants less than what it first gave has come near the lease's greatest life: the successor must be
+		// there before the end.
+		granted := rec.length
+		rec.length = was.length
+		rec.capped = granted+leaseSlack < was.length
+		kind = EventRefreshed
+	}
+	e := r.install(rec, now)
+	r.publish(&e.Payload, kind, nil)
+	return e
+}
+
+func (r *Resolver) installNegative(p *provider, t target, err error, now int64) {
+	r.install(record{err: err, target: t, fresh: now + int64(p.NegativeTTL)}, now)
+}

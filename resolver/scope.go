@@ -1,0 +1,183 @@
+package resolver
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/credref"
+)
+
+// validateScope checks what p says about subjects.
+func validateScope(name string, p Provider) error {
+	for _, s := range p.Scope {
+		switch s {
+		case ScopeSession, ScopeEndUser, ScopeTenant, ScopePlugin:
+		default:
+			return backend.Errorf(backend.CodeInvalidConfig, "provider %s: unknown scope %q; known: session, end_user, tenant, plugin", name, s)
+		}
+	}
+	if p.IDTemplate == "" {
+		return nil
+	}
+	hasID := false
+	for part, isName := range templateParts(p.IDTemplate) {
+		switch {
+		case !isName:
+			if strings.ContainsAny(part, "{}") {
+				return backend.Errorf(backend.CodeInvalidConfig, "provider %s: the id_template has a brace without its pair", name)
+			}
+		case part == "id":
+			hasID = true
+		case !slices.Contains(p.Scope, Scope(part)):
+			return backend.Errorf(backend.CodeInvalidConfig, "provider %s: the id_template names {%s}, which is not in the provider's scope", name, part)
+		}
+	}
+	if !hasID {
+		return backend.Errorf(backend.CodeInvalidConfig, "provider %s: the id_template lacks {id}", name)
+	}
+	return nil
+}
+
+// templateParts yields the texts of t, and the names in braces between them.
+func templateParts(t string) func(yield func(part string, isName bool) bool) {
+	return func(yield func(string, bool) bool) {
+		for t != "" {
+			text, rest, found := strings.Cut(t, "{")
+			if text != "" && !yield(text, false) {
+				return
+			}
+			if !found {
+				return
+			}
+			name, after, closed := strings.Cut(rest, "}")
+			if !closed {
+				yield("{", false)
+				return
+			}
+			if !yield(name, true) {
+				return
+			}
+			t = after
+		}
+	}
+}
+
+// target is one place where a ref may be found: an entry of the cache, and the request that fills it.
+type target struct {
+	key key
+	req backend.Request
+}
+
+// targets gives the places in which ref is looked for, for subject, in their order: session, end user, tenant, everybody.
+// A provider without scope has one.
+func (p *provider) targets(ref credref.Ref, subject credref.Subject) ([]target, error) {
+	k := key{provider: p.name, id: ref.ID, version: ref.Version}
+	if len(p.Scope) == 0 {
+		return []target{{k, backend.Request{ID: ref.ID, Version: ref.Version}}}, nil
+	}
+	if p.IDTemplate != "" && climbs(ref.ID) {
+		return nil, backend.Errorf(backend.CodeInvalidID, "an id of a scoped provider may not have . or .. as a part")
+	}
+	var out []target
+	for _, s := range levels(p.Scope, subject) {
+		k.subject = s
+		req := backend.Request{ID: ref.ID, Version: ref.Version, Subject: backend.Subject(s)}
+		if p.IDTemplate != "" {
+			id, ok := fill(p.IDTemplate, ref.ID, s)
+			// Two levels with the same id are the same secret of the store.
+			if !ok || slices.ContainsFunc(out, func(t target) bool { return t.req.ID == id }) {
+				continue
+			}
+			req.ID = id
+		}
+		out = append(out, target{k, req})
+	}
+	if len(out) == 0 {
+		return nil, &backend.Error{
+			Code:   backend.CodeDenied,
+			Reason: "the provider's id_template names a part that the caller's subject lacks",
+			Remedy: "resolve it for a subject that has it",
+		}
+	}
+	return out, nil
+}
+
+// levels gives the subjects under which a credential for s may be kept, the narrowest first. A plugin has no share in
+// another's or everybody's: it is a part of each of them.
+func levels(scope []Scope, s credref.Subject) []credref.Subject {
+	has := func(want Scope) bool { return slices.Contains(scope, want) }
+	level := credref.Subject{}
+	if has(ScopePlugin) {
+		level.Plugin = s.Plugin
+	}
+	out := []credref.Subject{level}
+	add := func(part Scope, value string, set func()) {
+		if has(part) && value != "" {
+			set()
+			out = append(out, level)
+		}
+	}
+	add(ScopeTenant, s.Tenant, func() { level.Tenant = s.Tenant })
+	add(ScopeEndUser, s.EndUser, func() { level.EndUser = s.EndUser })
+	add(ScopeSession, s.Session, func() { level.Session = s.Session })
+	slices.Reverse(out)
+	return out
+}
+
+// fill makes an id of template; it reports false when s lacks a part that the template names.
+func fill(template, id string, s credref.Subject) (string, bool) {
+	var b strings.Builder
+	for part, isName := range templateParts(template) {
+		if !isName {
+			b.WriteString(part)
+			continue
+		}
+		value := ""
+		switch Scope(part) {
+		case ScopeSession:
+			value = s.Session
+		case ScopeEndUser:
+			value = s.EndUser
+		case ScopeTenant:
+			value = s.Tenant
+		case ScopePlugin:
+			value = s.Plugin
+		default:
+			b.WriteString(id)
+			continue
+		}
+		if value == "" {
+			return "", false
+		}
+		escapePart(&b, value)
+	}
+	return b.String(), true
+}
+
+// escapePart writes s so that it is one part of any store's path, and no two texts are written alike.
+func escapePart(b *strings.Builder, s string) {
+	const upperHex = "0123456789ABCDEF"
+	dots := strings.Trim(s, ".") == ""
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			c == '-', c == '_', c == '@', c == '+', c == '.' && !dots:
+			b.WriteByte(c)
+		default:
+			b.WriteByte('%')
+			b.WriteByte(upperHex[c>>4])
+			b.WriteByte(upperHex[c&15])
+		}
+	}
+}
+
+func climbs(id string) bool {
+	for part := range strings.SplitSeq(id, "/") {
+		if part == "." || part == ".." {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,54 @@
+package resolver
+
+import (
+	"maps"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// Value is what a ref resolved to. It is shared and immutable, safe for concurrent use, and prints no secret.
+type Value struct {
+	secret backend.Secret
+	fields map[string]backend.Secret
+	known  *known
+	stale  bool
+}
+
+// known is what all values of one fetch have in common.
+type known struct {
+	typ          backend.Type
+	version      string
+	revision     string
+	expires      time.Time
+	refreshAfter time.Time
+	metadata     map[string]string
+}
+
+// Secret is the one secret that the ref selects.
+func (v *Value) Secret() backend.Secret { return v.secret }
+
+// Fields are the parts of a structured secret, for a ref that names none; nil otherwise. The map is the caller's.
+func (v *Value) Fields() map[string]backend.Secret { return maps.Clone(v.fields) }
+
+// Type says how the credential is used; it is never empty.
+func (v *Value) Type() backend.Type { return v.known.typ }
+
+// Version is the store's own name of what was read; opaque, empty without versions.
+func (v *Value) Version() string { return v.known.version }
+
+// Revision tells one content from another: it is an HMAC over type, secret and all fields, whichever of them the ref
+// selects. Opaque, only for equality, safe to log.
+func (v *Value) Revision() string { return v.known.revision }
+
+// Expires is when the store stops to accept the credential; zero: never, or unknown.
+func (v *Value) Expires() time.Time { return v.known.expires }
+
+// RefreshAfter is when the store advised to fetch a successor; zero: no advice.
+func (v *Value) RefreshAfter() time.Time { return v.known.refreshAfter }
+
+// Stale reports whether v was served past its time to live.
+func (v *Value) Stale() bool { return v.stale }
+
+// Metadata tells about the secret and is never secret itself. The map is the caller's.
+func (v *Value) Metadata() map[string]string { return maps.Clone(v.known.metadata) }
