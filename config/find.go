@@ -1,0 +1,77 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// FileName is the name of a configuration file where none is given.
+const FileName = "credresolve.yaml"
+
+// Location is where a configuration was found.
+type Location struct {
+	Path string // absolute
+	// Project: it lies in the working directory and nobody named it, so that it came perhaps with somebody else's
+	// project. Its providers need trust, see TrustStore.
+	Project bool
+}
+
+// Find looks for the configuration: the path flag, if not empty; then $CREDRESOLVE_CONFIG; then credresolve.yaml in
+// workDir; then the same in the user's configuration directory, $XDG_CONFIG_HOME/credresolve or what the system has in its
+// place. The first found wins. workDir must be absolute.
+func Find(flag string, lookupEnv func(string) (string, bool), workDir string) (Location, error) {
+	absolute := func(path string) string {
+		if filepath.IsAbs(path) {
+			return filepath.Clean(path)
+		}
+		return filepath.Join(workDir, path)
+	}
+	env, _ := lookupEnv("CREDRESOLVE_CONFIG")
+	for _, named := range []string{flag, env} {
+		if named == "" {
+			continue
+		}
+		path := absolute(named)
+		if _, err := os.Stat(path); err != nil {
+			return Location{}, backend.Errorf(backend.CodeInvalidConfig, "the configuration %s cannot be read: %s", path, pathReason(err))
+		}
+		return Location{Path: path}, nil
+	}
+	project := filepath.Join(workDir, FileName)
+	if _, err := os.Stat(project); err == nil {
+		return Location{Path: project, Project: true}, nil
+	}
+	looked := []string{project}
+	if dir := userConfigDir(lookupEnv); dir != "" {
+		user := filepath.Join(dir, "credresolve", FileName)
+		if _, err := os.Stat(user); err == nil {
+			return Location{Path: user}, nil
+		}
+		looked = append(looked, user)
+	}
+	e := backend.Errorf(backend.CodeInvalidConfig, "no configuration found: looked for %s", strings.Join(looked, " and "))
+	e.Remedy = "write one, or name it with --config or $CREDRESOLVE_CONFIG"
+	return Location{}, e
+}
+
+func userConfigDir(lookupEnv func(string) (string, bool)) string {
+	if dir, ok := lookupEnv("XDG_CONFIG_HOME"); ok && filepath.IsAbs(dir) {
+		return dir
+	}
+	if runtime.GOOS == "windows" {
+		dir, _ := lookupEnv("AppData")
+		return dir
+	}
+	home, ok := lookupEnv("HOME")
+	if !ok || !filepath.IsAbs(home) {
+		return ""
+	}
+	if runtime.GOOS == "darwin" {
+		return filepath.Join(home, "Library", "Application Support")
+	}
+	return filepath.Join(home, ".config")
+}

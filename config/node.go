@@ -1,0 +1,262 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// Limits of a configuration file. It is written by hand; what is larger is not one.
+const (
+	maxFileSize = 1 << 20
+	maxDepth    = 64
+	maxNodes    = 100_000
+	maxBrackets = 1000
+)
+
+// node is a value of the file with its place. Aliases and merge keys are replaced by what they stand for.
+type node struct {
+	line, column int
+	kind         nodeKind
+	text         string  // of a scalar
+	pairs        []pair  // of a mapping
+	items        []*node // of a sequence
+}
+
+type nodeKind int
+
+const (
+	kindNull nodeKind = iota
+	kindString
+	kindNumber
+	kindBool
+	kindMapping
+	kindSequence
+)
+
+func (k nodeKind) String() string {
+	return [...]string{"nothing", "a text", "a number", "true or false", "a map", "a list"}[k]
+}
+
+type pair struct {
+	key    *node
+	value  *node
+	merged bool // by a merge key, so that a key of the map itself goes before it
+}
+
+func (n *node) get(key string) *node {
+	for _, p := range n.pairs {
+		if p.key.text == key {
+			return p.value
+		}
+	}
+	return nil
+}
+
+// problems collects what is wrong with a file, each with its place.
+type problems struct {
+	file string
+	errs []error
+}
+
+// maxProblems is how many problems are told at once.
+const maxProblems = 20
+
+func (p *problems) add(n *node, path, format string, args ...any) {
+	if len(p.errs) == maxProblems {
+		p.errs = append(p.errs, errors.New("and more"))
+	}
+	if len(p.errs) > maxProblems {
+		return
+	}
+	place := p.file
+	if n != nil && n.line > 0 {
+		place = fmt.Sprintf("%s:%d:%d", p.file, n.line, n.column)
+	}
+	if path != "" {
+		place += ": " + path
+	}
+	p.errs = append(p.errs, fmt.Errorf("%s: %s", place, fmt.Sprintf(format, args...)))
+}
+
+func (p *problems) err() error {
+	if len(p.errs) == 0 {
+		return nil
+	}
+	return &invalid{p.errs}
+}
+
+// parse reads src as one YAML document. A parser's own text may quote the file, so only its place is told.
+func parse(p *problems, src []byte) *node {
+	if depth(src) > maxBrackets {
+		p.add(nil, "", "it is nested too deeply")
+		return nil
+	}
+	file, err := parseYAML(src)
+	if err != nil {
+		at := &node{}
+		var syntax yaml.Error
+		if errors.As(err, &syntax) && syntax.GetToken() != nil {
+			at.line, at.column = place(syntax.GetToken())
+		}
+		p.add(at, "", "it is not valid YAML")
+		return nil
+	}
+	var bodies []ast.Node
+	for _, d := range file.Docs {
+		if d.Body != nil {
+			bodies = append(bodies, d.Body)
+		}
+	}
+	if len(bodies) != 1 {
+		p.add(nil, "", "it must hold one YAML document, not %d", len(bodies))
+		return nil
+	}
+	c := converter{problems: p, anchors: map[string]*node{}}
+	return c.convert(bodies[0], 0)
+}
+
+// parseYAML makes an error of a panic of the library, of which there have been several on hostile input.
+func parseYAML(src []byte) (file *ast.File, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("not valid YAML")
+		}
+	}()
+	return parser.ParseBytes(src, 0)
+}
+
+// depth is an upper bound of how deep src is nested by what costs one byte a level, found before a recursive parser sees
+// it: open brackets, also those in texts and comments, and dashes that begin a line. Indentation costs more.
+func depth(src []byte) int {
+	deepest, open := 0, 0
+	for line := range strings.Lines(string(src)) {
+		trimmed := strings.TrimLeft(line, " \t-?")
+		dashes := strings.Count(line[:len(line)-len(trimmed)], "-")
+		for _, c := range []byte(trimmed) {
+			switch c {
+			case '[', '{':
+				open++
+				deepest = max(deepest, open)
+			case ']', '}':
+				open = max(open-1, 0)
+			}
+		}
+		deepest = max(deepest, dashes)
+	}
+	return deepest
+}
+
+type converter struct {
+	problems *problems
+	anchors  map[string]*node
+	nodes    int
+	full     bool
+}
+
+func place(t *token.Token) (line, column int) {
+	if t == nil || t.Position == nil {
+		return 0, 0
+	}
+	return t.Position.Line, t.Position.Column
+}
+
+func (c *converter) convert(from ast.Node, level int) *node {
+	n := &node{}
+	if from == nil {
+		return n
+	}
+	n.line, n.column = place(from.GetToken())
+	c.nodes++
+	if level > maxDepth || c.nodes > maxNodes {
+		if !c.full {
+			c.problems.add(n, "", "it is nested too deeply or is too large")
+		}
+		c.full = true
+		return n
+	}
+	switch from := from.(type) {
+	case *ast.NullNode:
+	case *ast.StringNode:
+		n.kind, n.text = kindString, from.Value
+	case *ast.LiteralNode:
+		n.kind, n.text = kindString, from.Value.Value
+	case *ast.IntegerNode, *ast.FloatNode:
+		n.kind, n.text = kindNumber, from.GetToken().Value
+	case *ast.BoolNode:
+		n.kind, n.text = kindBool, "false"
+		if from.Value {
+			n.text = "true"
+		}
+	case *ast.AnchorNode:
+		value := c.convert(from.Value, level)
+		c.anchors[from.Name.GetToken().Value] = value
+		return value
+	case *ast.AliasNode:
+		value, ok := c.anchors[from.Value.GetToken().Value]
+		if !ok {
+			c.problems.add(n, "", "the alias has no anchor before it")
+			return n
+		}
+		return value
+	case *ast.TagNode:
+		c.problems.add(n, "", "tags are not supported here")
+	case *ast.SequenceNode:
+		n.kind = kindSequence
+		for _, v := range from.Values {
+			n.items = append(n.items, c.convert(v, level+1))
+		}
+	case *ast.MappingNode:
+		n.kind = kindMapping
+		for _, v := range from.Values {
+			c.addPair(n, v, level)
+		}
+	case *ast.MappingValueNode:
+		n.kind = kindMapping
+		n.line, n.column = place(from.Key.GetToken())
+		c.addPair(n, from, level)
+	default:
+		c.problems.add(n, "", "this kind of YAML value is not supported here")
+	}
+	if n.kind == kindMapping && len(n.pairs) > 0 {
+		n.line, n.column = n.pairs[0].key.line, n.pairs[0].key.column
+	}
+	return n
+}
+
+func (c *converter) addPair(n *node, from *ast.MappingValueNode, level int) {
+	value := c.convert(from.Value, level+1)
+	if _, merge := from.Key.(*ast.MergeKeyNode); merge {
+		if value.kind != kindMapping {
+			c.problems.add(value, "", "what << merges must be a map")
+			return
+		}
+		for _, p := range value.pairs {
+			if n.get(p.key.text) == nil {
+				n.pairs = append(n.pairs, pair{p.key, p.value, true})
+			}
+		}
+		return
+	}
+	key := c.convert(from.Key, level+1)
+	if key.kind == kindMapping || key.kind == kindSequence || key.kind == kindNull {
+		c.problems.add(key, "", "a key must be a text")
+		return
+	}
+	for i, p := range n.pairs {
+		if p.key.text != key.text {
+			continue
+		}
+		if !p.merged {
+			c.problems.add(key, "", "the key %q stands twice", key.text)
+		}
+		n.pairs[i] = pair{key: key, value: value}
+		return
+	}
+	n.pairs = append(n.pairs, pair{key: key, value: value})
+}
