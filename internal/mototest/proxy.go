@@ -24,7 +24,7 @@ type Proxy struct {
 	URL string
 	// Direct is an endpoint of the same account that neither counts nor makes faults.
 	Direct string
-	// Account is the id of the account that all calls are made in.
+	// Account is the id of the account that all calls are made in; empty without moto.
 	Account string
 
 	moto   http.Handler
@@ -50,22 +50,34 @@ func New(t testing.TB) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	account := fmt.Sprintf("%012d", 200_000_000_000+rand.Int64N(700_000_000_000))
 	transport := &http.Transport{MaxIdleConnsPerHost: 32}
-	p := &Proxy{Account: fmt.Sprintf("%012d", 200_000_000_000+rand.Int64N(700_000_000_000)), faults: make(map[string][]Fault)}
-	p.moto = &httputil.ReverseProxy{
+	t.Cleanup(transport.CloseIdleConnections)
+	p := start(t, &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Header.Set("X-Moto-Account-Id", p.Account)
+			r.Out.Header.Set("X-Moto-Account-Id", account)
 		},
 		Transport: transport,
-	}
+	})
+	p.Account = account
+	return p
+}
+
+// Alone gives a proxy without moto behind it, for tests of faults only: what meets none is answered with 501.
+func Alone(t testing.TB) *Proxy {
+	t.Helper()
+	return start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotImplemented) }))
+}
+
+func start(t testing.TB, next http.Handler) *Proxy {
+	p := &Proxy{moto: next, faults: make(map[string][]Fault)}
 	counting, direct := httptest.NewServer(p), httptest.NewServer(p.moto)
 	p.URL, p.Direct = counting.URL, direct.URL
 	t.Cleanup(func() {
 		counting.CloseClientConnections() // a fault may hold one open
 		counting.Close()
 		direct.Close()
-		transport.CloseIdleConnections()
 	})
 	return p
 }

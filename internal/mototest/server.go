@@ -25,8 +25,8 @@ type server struct {
 	stdin io.Closer
 }
 
-// start runs the server once for a test binary. It ends with it, by the end of its standard input.
-var start = sync.OnceValues(func() (server, error) {
+// run starts the server once for a test binary. It ends with it, by the end of its standard input.
+var run = sync.OnceValues(func() (server, error) {
 	dir := os.Getenv("CREDRESOLVE_MOTO")
 	cmd := exec.Command("/usr/bin/python3", "-c", launcher)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(dir, "usr/lib/python3/dist-packages"), "PYTHONDONTWRITEBYTECODE=1")
@@ -59,7 +59,7 @@ func Start(t testing.TB) string {
 	if os.Getenv("CREDRESOLVE_MOTO") == "" {
 		t.Skip("needs the moto AWS emulator: run make test")
 	}
-	s, err := start()
+	s, err := run()
 	if err != nil {
 		t.Fatal(err)
 	}
