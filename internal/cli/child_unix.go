@@ -1,0 +1,96 @@
+//go:build unix
+
+package cli
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// passedOn are the signals that a child gets, beside those that end any command. Not among them: what concerns this
+// process alone (SIGCHLD, SIGPIPE, SIGURG) and what stops it, which a terminal sends to the child too.
+var passedOn = []os.Signal{
+	syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGALRM, syscall.SIGWINCH,
+}
+
+// ending are the signals that end a command.
+var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+
+// notify has the signals sent to ch, but for those that whoever started us wants to be ignored, as nohup does.
+func notify(ch chan<- os.Signal, signals []os.Signal) {
+	for _, sig := range signals {
+		if !signal.Ignored(sig) {
+			signal.Notify(ch, sig)
+		}
+	}
+}
+
+// statusOf is the exit status of a command that sig ended.
+func statusOf(sig os.Signal) int {
+	if s, ok := sig.(syscall.Signal); ok {
+		return 128 + int(s)
+	}
+	return 1
+}
+
+func exitStatus(state *os.ProcessState) int {
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return state.ExitCode()
+}
+
+// sentByTerminal reports whether sig came to our whole process group, the child in it: while we are in the foreground
+// that is where these signals come from.
+func sentByTerminal(sig os.Signal) bool {
+	switch sig {
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH:
+		return inForeground()
+	}
+	return false
+}
+
+// inForeground reports whether our process group is the one that the terminal listens to.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+func openTerminal() (master, slave *os.File, err error) { return pty.Open() }
+
+func (f *filter) resize(sig os.Signal) {
+	if f.master != nil && (sig == nil || sig == syscall.SIGWINCH) {
+		_ = pty.InheritSize(f.terminal, f.master)
+	}
+}
+
+// copySettings makes the terminal to behave as from does: erase characters, echo and the like.
+func copySettings(from, to *os.File) {
+	if state, err := term.GetState(int(from.Fd())); err == nil {
+		_ = term.Restore(int(to.Fd()), state)
+	}
+}
+
+func controlledBy(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
+	cmd.SysProcAttr.Setctty = true
+	cmd.SysProcAttr.Ctty = 0 // its standard input
+}
+
+func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }

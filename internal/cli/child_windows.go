@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+)
+
+// passedOn is caught so that we outlive the child; the console sends it to every process on it, the child too.
+var passedOn = []os.Signal{os.Interrupt}
+
+var ending = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
+func notify(ch chan<- os.Signal, signals []os.Signal) { signal.Notify(ch, signals...) }
+
+func statusOf(sig os.Signal) int {
+	if sig == os.Interrupt {
+		return 130
+	}
+	return 143
+}
+
+func exitStatus(state *os.ProcessState) int { return state.ExitCode() }
+
+func sentByTerminal(os.Signal) bool { return true }
+
+func inForeground() bool { return true }
+
+func openTerminal() (master, slave *os.File, err error) { return nil, nil, errors.ErrUnsupported }
+
+func (f *filter) resize(os.Signal) {}
+
+func copySettings(from, to *os.File) {}
+
+func controlledBy(*exec.Cmd) {}
+
+// errNoData is ERROR_NO_DATA, what a write to a pipe gives that nobody reads.
+const errNoData = syscall.Errno(232)
+
+func isBrokenPipe(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ERROR_BROKEN_PIPE) || errors.Is(err, errNoData)
+}

@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// outFile is a file that is replaced in one step: whoever reads it finds the old content or the new one, whole.
+type outFile struct{ path string }
+
+// newOutFile checks what can be checked before there is something to write. source is what the content is made from, which
+// must not be replaced by it.
+func newOutFile(path, source string) (*outFile, error) {
+	st, err := os.Stat(path)
+	switch {
+	case path == "":
+		return nil, backend.Errorf(backend.CodeUsage, "--out needs the name of a file")
+	case errors.Is(err, fs.ErrNotExist):
+		return &outFile{path}, nil
+	case err != nil:
+		return nil, backend.Errorf(backend.CodeUsage, "%s cannot be written: %s", path, reason(err))
+	case !st.Mode().IsRegular():
+		e := backend.Errorf(backend.CodeUsage, "%s is not a regular file and cannot be replaced", path)
+		e.Remedy = "leave --out away and redirect standard output"
+		return nil, e
+	}
+	if src, err := os.Stat(source); err == nil && os.SameFile(src, st) {
+		return nil, backend.Errorf(backend.CodeUsage, "%s is the document itself: its references would be lost", path)
+	}
+	return &outFile{path}, nil
+}
+
+// write puts content in the place of the file, with mode 0600. When it fails, or ctx ends before it is done, the file is as
+// it was, and nothing else is left behind.
+func (o *outFile) write(ctx context.Context, content []byte) (err error) {
+	path := o.path
+	if real, err := filepath.EvalSymlinks(path); err == nil { // the file behind a link, not the link
+		path = real
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return o.failed(err)
+	}
+	defer func() {
+		if err != nil {
+			_ = tmp.Close()
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	if _, err := tmp.Write(content); err != nil {
+		return o.failed(err)
+	}
+	if err := tmp.Sync(); err != nil {
+		return o.failed(err)
+	}
+	if err := tmp.Close(); err != nil {
+		return o.failed(err)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return o.failed(err)
+	}
+	return nil
+}
+
+func (o *outFile) failed(err error) error {
+	return backend.Errorf(backend.CodeInternal, "%s cannot be written and is as it was: %s", o.path, reason(err))
+}

@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/config"
+	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/credref/document"
+	"github.com/credresolve/credresolve/internal/statedir"
+	"github.com/credresolve/credresolve/resolver"
+)
+
+// maxDocument is the size of the largest document that is read, in bytes; the parser has its own, lower limit.
+const maxDocument = 64 << 20
+
+// session is a command's open configuration. Nothing is reached before something is resolved.
+type session struct {
+	*resolver.Resolver
+	app  *app
+	file *config.File
+}
+
+// open opens the configuration for one command, whose context it bounds by --timeout. close ends both.
+func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done func(), err error) {
+	file, project, err := a.load()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, w := range file.Warnings() {
+		a.warn("%s", w)
+	}
+	state := a.stateDir()
+	untrusted := false
+	if project {
+		trusted, err := config.TrustStore{Dir: state}.Trusted(file)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		untrusted = !trusted
+	}
+	r, err := file.Open(config.Options{
+		StateDir: state, Interactive: a.interactive, LookupEnv: a.lookupEnv, IgnoreFailures: a.now, Untrusted: untrusted,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := a.bounded(ctx)
+	return ctx, &session{r, a, file}, func() { cancel(); _ = r.Close() }, nil
+}
+
+// load reads the configuration that the flags and the environment name. project is true for one that was only found in the
+// working directory.
+func (a *app) load() (file *config.File, project bool, err error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, false, backend.Errorf(backend.CodeInvalidConfig, "there is no working directory: %s", reason(err))
+	}
+	at, err := config.Find(a.configPath, a.lookupEnv, dir)
+	if err != nil {
+		return nil, false, err
+	}
+	a.log.Debug("configuration", "path", at.Path, "project", at.Project)
+	file, err = config.Load(at.Path, a.kinds)
+	return file, at.Project, err
+}
+
+// stateDir is the directory for state, empty where there can be none: then nothing is remembered.
+func (a *app) stateDir() string {
+	dir, err := statedir.Path(a.lookupEnv)
+	if err == nil {
+		err = statedir.Ensure(dir)
+	}
+	if err != nil {
+		a.log.Debug("nothing is remembered from one run to the next", "reason", err.Error())
+		return ""
+	}
+	return dir
+}
+
+// unconfigured reports whether there is no configuration because nobody named or wrote one.
+func (a *app) unconfigured() bool {
+	named, _ := a.lookupEnv("CREDRESOLVE_CONFIG")
+	dir, err := os.Getwd()
+	if err != nil || a.configPath != "" || named != "" {
+		return false
+	}
+	_, err = config.Find("", a.lookupEnv, dir)
+	return err != nil
+}
+
+func (a *app) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, a.timeout)
+}
+
+// resolve gives an outcome for each of refs, all of them asked for together.
+func (s *session) resolve(ctx context.Context, refs []credref.Ref) []resolver.Outcome {
+	if len(refs) == 0 {
+		return nil
+	}
+	began := time.Now()
+	outcomes := s.ResolveAll(ctx, refs)
+	if err := stopped(ctx); err != nil {
+		// What ended every fetch is said once, and not as the failure of a ref.
+		for i, o := range outcomes {
+			if o.Err != nil && errors.Is(o.Err, context.Canceled) {
+				outcomes[i].Err = err
+			}
+		}
+	}
+	for _, o := range outcomes {
+		s.app.log.Debug("resolved", "ref", o.Ref.String(), "code", string(backend.CodeOf(o.Err)), "took", time.Since(began).Round(time.Microsecond))
+	}
+	return outcomes
+}
+
+// stopped gives the signal that ended ctx, nil when none did.
+func stopped(ctx context.Context) error {
+	var by interrupted
+	if ctx.Err() != nil && errors.As(context.Cause(ctx), &by) {
+		return by
+	}
+	return nil
+}
+
+// documentFlags are the flags of commands that read documents.
+type documentFlags struct {
+	format string
+	refs   string
+	ignore []string
+}
+
+func (f *documentFlags) add(cmd *cobra.Command) {
+	var formats []string
+	for _, known := range document.Formats() {
+		formats = append(formats, string(known))
+	}
+	choiceFlag(cmd, &f.format, "format", "format of the documents; default: by the name of each", formats...)
+	choiceFlag(cmd, &f.refs, "refs", "what counts as a reference: any, or short: cred:// texts alone", "any", "short")
+	cmd.Flags().StringArrayVar(&f.ignore, "ignore", nil, "`path` in the documents to leave alone, as in /metadata/**; may be repeated")
+}
+
+// read reads and parses a document; "-" is standard input.
+func (s *session) read(ctx context.Context, path string, f documentFlags) (*document.Document, error) {
+	format := document.Format(f.format)
+	name := path
+	var src []byte
+	var err error
+	if path == "-" {
+		if format == "" {
+			return nil, &backend.Error{Code: backend.CodeUsage, Reason: "the format of standard input is not known", Remedy: "name it with --format"}
+		}
+		name = "<stdin>"
+		src, err = readAll(ctx, s.app.stdin, maxDocument, "standard input")
+	} else {
+		if format == "" {
+			if format, err = document.FormatOf(path); err != nil {
+				var e *backend.Error
+				if errors.As(err, &e) {
+					e.Remedy = "name the format with --format"
+				}
+				return nil, err
+			}
+		}
+		src, err = s.app.readFile(ctx, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o := document.Options{Providers: []string{}, Ignore: append(s.file.Ignore(), f.ignore...)}
+	if f.refs == "short" || f.refs == "" && s.file.ShortRefsOnly() {
+		o.Refs = document.RefsShort
+	}
+	for _, p := range s.file.Providers() {
+		o.Providers = append(o.Providers, p.Name)
+	}
+	return document.Parse(name, src, format, o)
+}
+
+// readFile reads a document: a file, or a pipe as a shell makes of <(…).
+func (a *app) readFile(ctx context.Context, path string) ([]byte, error) {
+	in, err := await(ctx, func() (*os.File, error) { return os.Open(path) })
+	if err != nil {
+		if s := stopped(ctx); s != nil {
+			return nil, s
+		}
+		return nil, backend.Errorf(backend.CodeUsage, "%s cannot be read: %s", path, reason(err))
+	}
+	defer in.Close()
+	if st, err := in.Stat(); err == nil && st.IsDir() {
+		return nil, backend.Errorf(backend.CodeUsage, "%s is a directory", path)
+	}
+	return readAll(ctx, in, maxDocument, path)
+}
+
+// parseRef reads a ref of the command line. What was given in its place is not repeated, since it may be a secret.
+func parseRef(s string) (credref.Ref, error) {
+	ref, err := credref.Parse(s)
+	if err != nil {
+		return ref, backend.Errorf(backend.CodeUsage, "%v", err)
+	}
+	return ref, nil
+}
+
+// completeRefs completes the provider of a ref; ids would cost a call to the store.
+func (a *app) completeRefs(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var refs []string
+	for _, name := range a.providerNames() {
+		refs = append(refs, credref.Scheme+"://"+name+"/")
+	}
+	return refs, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) completeProvider(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.providerNames(), cobra.ShellCompDirectiveNoFileComp
+}
+
+func completeDocuments(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml", "json", "jsonc", "json5", "toml", "env"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+func (a *app) providerNames() []string {
+	file, _, err := a.load()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, p := range file.Providers() {
+		names = append(names, p.Name)
+	}
+	return slices.Sorted(slices.Values(names))
+}
+
+// shown is a path for people: relative where that is shorter.
+func shown(path string) string {
+	if dir, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+			return rel
+		}
+	}
+	return path
+}

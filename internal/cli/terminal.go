@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+
+	"golang.org/x/term"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// What a terminal shows: answers go to standard output, all else to standard error, so that a prompt appears though the
+// answer is redirected. Text that came from elsewhere (a file, an id, a store) passes through printable first: no file
+// that is looked at may move the cursor or hide a line.
+
+// printable gives s with every character that a terminal acts on, or that changes the order of others, as an escape. Line
+// feeds stay.
+func printable(s string) string {
+	strange := func(c rune) bool { return c != '\n' && !unicode.IsPrint(c) || c == unicode.ReplacementChar }
+	if strings.IndexFunc(s, strange) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, c := range s {
+		if strange(c) {
+			fmt.Fprintf(&b, `\u%04x`, c)
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
+// confirm asks a question that only y or yes affirms. It fails where there is nobody to ask; instead is what to do then.
+func (a *app) confirm(ctx context.Context, question, instead string) error {
+	if !isTerminal(a.stdin) {
+		return &backend.Error{Code: backend.CodeUsage, Reason: "there is no terminal to ask on", Remedy: instead}
+	}
+	fmt.Fprintf(a.stderr, "%s [y/N] ", printable(question))
+	line, err := await(ctx, func() (string, error) { return readLine(a.stdin) })
+	if err != nil {
+		fmt.Fprintln(a.stderr)
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return backend.Errorf(backend.CodeCanceled, "nothing was changed")
+}
+
+// promptSecret reads a value twice without showing it.
+func (a *app) promptSecret(ctx context.Context, what string) ([]byte, error) {
+	ask := func(prompt string) ([]byte, error) {
+		fd := int(a.stdin.Fd())
+		saved, err := term.GetState(fd)
+		if err != nil {
+			return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be read: %s", reason(err))
+		}
+		// A signal ends the wait, not the read: the terminal must show what is typed again all the same.
+		defer func() { _ = term.Restore(fd, saved) }()
+		fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
+		b, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+		fmt.Fprintln(a.stderr)
+		if err == io.EOF {
+			err = backend.Errorf(backend.CodeUsage, "no value was given")
+		}
+		return b, err
+	}
+	first, err := ask("value of " + what)
+	if err != nil {
+		return nil, err
+	}
+	second, err := ask("again")
+	defer clear(second)
+	if err == nil && string(first) != string(second) {
+		err = backend.Errorf(backend.CodeUsage, "the two values differ; nothing was stored")
+	}
+	if err != nil {
+		clear(first)
+		return nil, err
+	}
+	return first, nil
+}
+
+// readAll reads in to its end, but no more than limit bytes.
+func readAll(ctx context.Context, in *os.File, limit int64, what string) ([]byte, error) {
+	b, err := await(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, limit+1)) })
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		return nil, backend.Errorf(backend.CodeUsage, "%s cannot be read: %s", what, reason(err))
+	case int64(len(b)) > limit:
+		clear(b)
+		return nil, backend.Errorf(backend.CodeUsage, "%s is larger than %d bytes", what, limit)
+	}
+	return b, nil
+}
+
+func readLine(in io.Reader) (string, error) { return bufio.NewReader(in).ReadString('\n') }
+
+// await gives what read gives, or the cause of ctx's end if that is earlier: nothing else interrupts the read of a terminal
+// or a pipe, which then goes on until the process ends.
+func await[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	ch := make(chan result, 1)
+	go func() {
+		v, err := read()
+		ch <- result{v, err}
+	}()
+	select {
+	case r := <-ch:
+		return r.v, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
