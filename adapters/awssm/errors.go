@@ -14,7 +14,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -239,9 +238,10 @@ func entryError(code, message string) *backend.Error {
 	return serviceError(&smithy.GenericAPIError{Code: code, Message: message}, "AWS Secrets Manager")
 }
 
-// loginFailure gives the error of getting credentials from what the default chain chose, sources. had tells that there
-// were credentials before: then a service of this host that does not answer is down, else there is none.
-func (c Config) loginFailure(err error, sources []aws.CredentialSource, had bool) *loginError {
+// loginFailure gives the error of getting credentials from what the default chain chose, sources. target says what a call of
+// STS was for. had tells that there were credentials before: then a service of this host that does not answer is down,
+// else there is none.
+func (c Config) loginFailure(err error, target string, sources []aws.CredentialSource, had bool) *loginError {
 	var (
 		before *loginError
 		op     *smithy.OperationError
@@ -255,14 +255,11 @@ func (c Config) loginFailure(err error, sources []aws.CredentialSource, had bool
 	if errors.As(err, &before) {
 		return before
 	}
-	service := ""
-	if errors.As(err, &op) {
-		service = op.ServiceID
+	if errors.As(err, &op) && op.ServiceID == sts.ServiceID {
+		return c.stsFailure(err, target)
 	}
-	if service == sts.ServiceID {
-		return c.stsFailure(err)
-	}
-	if service != "" && service != imds.ServiceID {
+	// A host without instance metadata is the rule, not a failure.
+	if !from(aws.CredentialSourceIMDS) {
 		if e := serviceError(err, "getting AWS credentials"); e.Code.Retryable() {
 			return &loginError{err: e}
 		}
@@ -283,11 +280,7 @@ func (c Config) loginFailure(err error, sources []aws.CredentialSource, had bool
 }
 
 // stsFailure gives the error of assuming a role.
-func (c Config) stsFailure(err error) *loginError {
-	target := "assuming the role of the AWS profile"
-	if c.RoleARN != "" {
-		target = "assuming " + c.RoleARN
-	}
+func (c Config) stsFailure(err error, target string) *loginError {
 	e := serviceError(err, target)
 	refused := e.Code == backend.CodeAuthRequired
 	switch e.Code {

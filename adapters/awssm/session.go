@@ -1,11 +1,15 @@
 package awssm
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os/exec"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +18,7 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -147,9 +152,13 @@ func (c Config) load(ctx context.Context) (*session, error) {
 			s.target += " at " + u.Host
 		}
 	}
-	cfg.Credentials = &login{provider: cfg.Credentials, config: c}
+	if err := c.quietProcess(&cfg); err != nil {
+		return nil, err
+	}
+	cfg.Credentials = c.login(cfg.Credentials, "assuming the role of the AWS profile")
 	if s.role {
-		cfg.Credentials = c.assume(cfg)
+		cfg.Credentials = c.login(assume(cfg, c.STSEndpoint, c.RoleARN, c.ExternalID, cmp.Or(c.SessionName, defaultSessionName), c.SessionDuration),
+			"assuming "+c.RoleARN)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if built, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // always, and by now it has the user's CA bundle
@@ -171,31 +180,78 @@ func (c Config) load(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// assume gives the credentials of the role, which is assumed with those of cfg.
-func (c Config) assume(cfg aws.Config) aws.CredentialsProvider {
+// assume gives the credentials of role, which is assumed with those of cfg. What is empty or zero is left to the SDK.
+func assume(cfg aws.Config, endpoint, role, externalID, sessionName string, duration time.Duration) aws.CredentialsProvider {
 	client := sts.NewFromConfig(cfg, func(o *sts.Options) {
-		if c.STSEndpoint != "" {
-			o.BaseEndpoint = aws.String(c.STSEndpoint)
+		if endpoint != "" {
+			o.BaseEndpoint = aws.String(endpoint)
 		}
 	})
-	provider := stscreds.NewAssumeRoleProvider(client, c.RoleARN, func(o *stscreds.AssumeRoleOptions) {
-		o.Duration = c.SessionDuration
-		if o.RoleSessionName = c.SessionName; o.RoleSessionName == "" {
-			o.RoleSessionName = defaultSessionName
-		}
-		if c.ExternalID != "" {
-			o.ExternalID = aws.String(c.ExternalID)
+	provider := stscreds.NewAssumeRoleProvider(client, role, func(o *stscreds.AssumeRoleOptions) {
+		o.Duration, o.RoleSessionName = duration, sessionName
+		if externalID != "" {
+			o.ExternalID = aws.String(externalID)
 		}
 	})
-	cached := aws.NewCredentialsCache(provider, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow })
-	return &login{provider: cached, config: c}
+	return cached(provider)
+}
+
+func cached(provider aws.CredentialsProvider) aws.CredentialsProvider {
+	return aws.NewCredentialsCache(provider, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow })
+}
+
+// quietProcess replaces a credential_process of the profile that the SDK chose. The SDK gives it our standard input,
+// which may be the secret to put or belong to the program that we run, and our standard error, where a secret may show.
+func (c Config) quietProcess(cfg *aws.Config) error {
+	chosen, ok := cfg.Credentials.(aws.CredentialProviderSource)
+	if !ok || !slices.Contains(chosen.ProviderSources(), aws.CredentialSourceProcess) {
+		return nil
+	}
+	var hops []*config.SharedConfig // the profile in use first, the one with the process last
+	for _, source := range cfg.ConfigSources {
+		if shared, ok := source.(config.SharedConfig); ok {
+			for hop := &shared; hop != nil; hop = hop.Source {
+				hops = append(hops, hop)
+			}
+		}
+	}
+	if len(hops) == 0 || hops[len(hops)-1].CredentialProcess == "" {
+		return backend.Errorf(backend.CodeInternal, "the credential_process of the AWS profile was not found again")
+	}
+	command := hops[len(hops)-1].CredentialProcess
+	cfg.Credentials = cached(processcreds.NewProviderCommand(processcreds.NewCommandBuilderFunc(func(ctx context.Context) (*exec.Cmd, error) {
+		shell := []string{"sh", "-c"}
+		if runtime.GOOS == "windows" {
+			shell = []string{"cmd.exe", "/C"}
+		}
+		cmd := exec.CommandContext(ctx, shell[0], shell[1], command)
+		cmd.WaitDelay = time.Second // a child of it may hold the pipe
+		return cmd, nil
+	})))
+	for _, hop := range slices.Backward(hops) {
+		if hop.RoleARN == "" {
+			continue
+		}
+		duration := time.Duration(0)
+		if hop.RoleDurationSeconds != nil && *hop.RoleDurationSeconds > 15*time.Minute {
+			duration = *hop.RoleDurationSeconds
+		}
+		cfg.Credentials = c.login(cfg.Credentials, "")
+		cfg.Credentials = assume(*cfg, "", hop.RoleARN, hop.ExternalID, hop.RoleSessionName, duration)
+	}
+	return nil
 }
 
 // login gives the credentials of provider, and errors that may be shown.
 type login struct {
 	provider aws.CredentialsProvider
 	config   Config
+	target   string // what a call of STS that fails was for
 	had      atomic.Bool
+}
+
+func (c Config) login(provider aws.CredentialsProvider, target string) *login {
+	return &login{provider: provider, config: c, target: target}
 }
 
 // Retrieve implements aws.CredentialsProvider. Its error is a *loginError, or ctx's.
@@ -212,7 +268,7 @@ func (l *login) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	if p, ok := l.provider.(aws.CredentialProviderSource); ok {
 		sources = p.ProviderSources()
 	}
-	return creds, l.config.loginFailure(err, sources, l.had.Load())
+	return creds, l.config.loginFailure(err, l.target, sources, l.had.Load())
 }
 
 // sourceCredentials are an access key of the configuration. The SDK asks once for each session, and keeps it.
