@@ -89,12 +89,37 @@ func New[K, R comparable, E, V any](limits Limits, left func(K, *Entry[E, V])) *
 	return c
 }
 
-// Get gives the answer to r, nil when there is none or its deadline has come.
+// Get gives the answer to r, nil when there is none or its deadline has come. It takes no lock but for refs that are new
+// to the front.
 func (c *Cache[K, R, E, V]) Get(r R, now int64) *V {
 	if s := (*c.read.Load())[r]; s != nil {
 		return s.Get(now)
 	}
-	return nil
+	c.mu.Lock()
+	s := c.recent(r)
+	c.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.Get(now)
+}
+
+// recent finds the slot of r among those that are new to the front, and renews the front when enough were looked for.
+// Called with c.mu held.
+func (c *Cache[K, R, E, V]) recent(r R) *Slot[V] {
+	if s := (*c.read.Load())[r]; s != nil {
+		return s
+	}
+	s := c.dirty[r]
+	if s == nil {
+		return nil
+	}
+	// Copying costs as much as there are slots, so that many lookups, or a part of as many, must share it.
+	if c.misses++; c.misses*promoteShare >= len(c.dirty) {
+		c.read.Store(new(c.dirty))
+		c.dirty, c.misses = nil, 0
+	}
+	return s
 }
 
 // Slot gives the slot of r, a new one if there is none.
@@ -104,21 +129,12 @@ func (c *Cache[K, R, E, V]) Slot(r R) *Slot[V] {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	read := *c.read.Load()
-	if s := read[r]; s != nil {
-		return s
-	}
-	if s := c.dirty[r]; s != nil {
-		// Copying costs as much as there are slots, so that many lookups, or a part of as many, must share it.
-		if c.misses++; c.misses*promoteShare >= len(c.dirty) {
-			c.read.Store(new(c.dirty))
-			c.dirty, c.misses = nil, 0
-		}
+	if s := c.recent(r); s != nil {
 		return s
 	}
 	switch {
 	case c.dirty == nil:
-		c.dirty = alive(read, 1)
+		c.dirty = alive(*c.read.Load(), 1)
 	case len(c.dirty) > 2*c.showing+slack:
 		c.dirty = alive(c.dirty, 1)
 	}

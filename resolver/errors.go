@@ -32,9 +32,9 @@ func refError(ref credref.Ref, err error) error {
 }
 
 var (
-	errClosed = &backend.Error{Code: backend.CodeUnavailable, Reason: "the resolver is closed"}
+	errClosed error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the resolver is closed"}
 	// errReplaced ends the fetches of a provider that Apply took away; who waits asks again.
-	errReplaced = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider was replaced"}
+	errReplaced error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider was replaced"}
 )
 
 // unavailable reports whether err leaves a value that is known already as good as it was.

@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -397,10 +396,7 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 	return nil
 }
 
-func isReplaced(err error) bool {
-	var e *backend.Error
-	return errors.As(err, &e) && e == errReplaced
-}
+func isReplaced(err error) bool { return err == errReplaced }
 
 type chainKey struct{}
 

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -44,6 +45,7 @@ func newGuard(p Provider, memory *FailureMemory, ignore bool) *guard {
 			Timeout:      p.Breaker.Open,
 			ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= p.Breaker.Failures },
 			IsSuccessful: func(err error) bool { return !unavailable(err) },
+			IsExcluded:   func(err error) bool { return errors.Is(err, errNotCalled) },
 			OnStateChange: func(_ string, _, to gobreaker.State) {
 				if to == gobreaker.StateOpen {
 					g.mu.Lock()
@@ -60,9 +62,9 @@ func newGuard(p Provider, memory *FailureMemory, ignore bool) *guard {
 	return g
 }
 
-// admit asks whether a call may go to the store now. With a nil error done must be told how it went; else the error says
-// when to ask again.
-func (g *guard) admit() (done func(error), err error) {
+// admit asks whether a call may go to the store, after wait. With a nil error done must be told how it went; else the
+// error says when to ask again.
+func (g *guard) admit() (wait time.Duration, done func(error), err error) {
 	now := time.Now()
 	g.mu.Lock()
 	g.load(now)
@@ -71,37 +73,41 @@ func (g *guard) admit() (done func(error), err error) {
 	until, code, failures := g.until, g.code, g.failures
 	g.mu.Unlock()
 	if pass {
-		return g.outcome(nil), nil
+		return 0, g.outcome(nil), nil
 	}
 	if wait := until.Sub(now); wait > 0 {
-		return nil, held(code, failures, wait)
+		return 0, nil, held(code, failures, wait)
+	}
+	var told func(error)
+	if g.breaker != nil {
+		if told, err = g.breaker.Allow(); err != nil {
+			g.mu.Lock()
+			wait := max(g.opened.Add(g.limits.Open).Sub(now), time.Second)
+			code, failures = g.code, max(g.failures, g.limits.Failures)
+			g.mu.Unlock()
+			return 0, nil, held(code, failures, wait)
+		}
 	}
 	if g.limiter != nil {
-		if !g.limiter.AllowN(now, 1) {
-			wait := time.Duration(float64(time.Second) * (1 - g.limiter.TokensAt(now)) / float64(g.limiter.Limit()))
-			return nil, &backend.Error{
+		turn := g.limiter.ReserveN(now, 1)
+		if wait = turn.DelayFrom(now); wait > maxBackoff {
+			turn.CancelAt(now)
+			if told != nil {
+				told(errNotCalled)
+			}
+			return 0, nil, &backend.Error{
 				Code:       backend.CodeThrottled,
 				Reason:     fmt.Sprintf("the provider's budget of %d calls in %s is used up", g.budget.Calls, g.budget.Per),
 				RetryAfter: wait,
 			}
 		}
-		g.remember(func(r *failureRecord) {
-			r.Spent = float64(g.budget.Calls) - g.limiter.TokensAt(now)
-		})
+		g.remember(func(r *failureRecord) { r.Spent = float64(g.budget.Calls) - g.limiter.TokensAt(now) })
 	}
-	if g.breaker == nil {
-		return g.outcome(nil), nil
-	}
-	told, err := g.breaker.Allow()
-	if err != nil {
-		g.mu.Lock()
-		wait := max(g.opened.Add(g.limits.Open).Sub(now), time.Second)
-		failures = max(g.failures, g.limits.Failures)
-		g.mu.Unlock()
-		return nil, held(backend.CodeUnavailable, failures, wait)
-	}
-	return g.outcome(told), nil
+	return wait, g.outcome(told), nil
 }
+
+// errNotCalled tells the breaker of a call that was not made, or was cut off by us: it says nothing about the store.
+var errNotCalled = errors.New("not called")
 
 // held is the error of a call that was not made.
 func held(code backend.Code, failures int, wait time.Duration) error {
@@ -124,17 +130,20 @@ func held(code backend.Code, failures int, wait time.Duration) error {
 // outcome gives the func that is told how a call went.
 func (g *guard) outcome(breaker func(error)) func(error) {
 	return func(err error) {
+		if isReplaced(err) || err == errClosed {
+			err = errNotCalled
+		}
 		if breaker != nil {
 			breaker(err)
+		}
+		if err == errNotCalled {
+			return
 		}
 		code := backend.CodeOf(err)
 		now := time.Now()
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if !unavailable(err) && code != backend.CodeAuthRequired {
-			if code == backend.CodeCanceled {
-				return // it says nothing about the store
-			}
 			if g.failures > 0 || !g.until.IsZero() {
 				g.failures, g.code, g.until = 0, "", time.Time{}
 				g.remember(func(r *failureRecord) { r.Failures, r.Code, r.Until = 0, "", time.Time{} })

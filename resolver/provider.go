@@ -95,10 +95,19 @@ func (p *provider) work(group []*flight) {
 
 // fetch makes one call for group and hands out its results.
 func (p *provider) fetch(group []*flight) {
-	done, err := p.guard.admit()
+	wait, done, err := p.guard.admit()
 	if err != nil {
+		// A pause that the store asked for may be waited for; a failing store is not.
 		p.settle(group, nil, err, backend.CodeOf(err) == backend.CodeThrottled)
 		return
+	}
+	if wait > 0 {
+		turn := time.NewTimer(wait)
+		select {
+		case <-turn.C:
+		case <-p.ctx.Done():
+			turn.Stop()
+		}
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
 	defer cancel()
