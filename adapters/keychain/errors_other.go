@@ -1,0 +1,5 @@
+//go:build !linux && !windows && !(darwin && cgo)
+
+package keychain
+
+func platformErrors() []osErr { return nil }
