@@ -17,8 +17,16 @@ import (
 // answer with what the store holds, or with what it held less than ttl ago, or less than ttl and max_stale ago if the
 // store is unavailable or the answer is marked stale; never with what was forgotten, denied or written over through us.
 func TestModel(t *testing.T) {
-	// A bubble has no deadline to ask for.
-	synctest.Test(t, func(t *testing.T) { rapid.Check(struct{ rapid.TB }{t}, playModel) })
+	rapid.Check(t, func(rt *rapid.T) {
+		var failed any // rapid ends a history by a panic, and shrinks it outside of the bubble
+		synctest.Test(t, func(*testing.T) {
+			defer func() { failed = recover() }()
+			playModel(rt)
+		})
+		if failed != nil {
+			panic(failed)
+		}
+	})
 }
 
 func playModel(t *rapid.T) {
@@ -80,7 +88,7 @@ func playModel(t *rapid.T) {
 				}
 			case code == fail, fail != "" && code == backend.CodeAuthRequired:
 				return
-			case code == backend.CodeAuthRequired, code == backend.CodeThrottled:
+			case code == backend.CodeAuthRequired, code == backend.CodeUnavailable && backend.RetryAfter(err) > 0:
 				return // the pause after a refused login
 			}
 			t.Fatalf("%s: the store holds %+v (failing: %q), got %v", id, cur, fail, err)
