@@ -1,15 +1,23 @@
 package main
 
 import (
+	"github.com/credresolve/credresolve/adapters/awssm"
 	"github.com/credresolve/credresolve/adapters/env"
+	"github.com/credresolve/credresolve/adapters/file"
+	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
+	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 )
 
 // kinds are the stores that this program links: a new one costs one line here.
 func kinds() *backend.Registry {
 	return backend.NewRegistry(
+		awssm.Kind(),
 		env.Kind(),
+		file.Kind(),
+		keychain.Kind(),
 		memory.Kind(),
+		vault.Kind(),
 	)
 }

@@ -37,6 +37,7 @@ func params(debug bool) testscript.Params {
 			home := e.WorkDir + "/home"
 			e.Setenv("HOME", home)
 			e.Setenv("CANARY", canary)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
 			e.Setenv("CREDRESOLVE_CONFIG", "")
 			e.Setenv("XDG_CONFIG_HOME", "")
 			e.Setenv("XDG_STATE_HOME", "")

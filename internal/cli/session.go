@@ -100,7 +100,7 @@ func (a *app) bounded(ctx context.Context) (context.Context, context.CancelFunc)
 	if a.timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, a.timeout)
+	return context.WithTimeoutCause(ctx, a.timeout, backend.Errorf(backend.CodeTimeout, "not done within %v", a.timeout))
 }
 
 // resolve gives an outcome for each of refs, all of them asked for together.
@@ -191,8 +191,8 @@ func (s *session) read(ctx context.Context, path string, f documentFlags) (*docu
 func (a *app) readFile(ctx context.Context, path string) ([]byte, error) {
 	in, err := await(ctx, func() (*os.File, error) { return os.Open(path) })
 	if err != nil {
-		if s := stopped(ctx); s != nil {
-			return nil, s
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		return nil, backend.Errorf(backend.CodeUsage, "%s cannot be read: %s", path, reason(err))
 	}
