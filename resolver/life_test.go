@@ -301,8 +301,10 @@ func TestForgetDetaches(t *testing.T) {
 				s := newScript("old")
 				r := open(t, Provider{Backend: s})
 				go func() {
-					v, err := r.Resolve(context.Background(), ref("k"))
-					want(t, v, err, "old") // it asked before
+					// It asked before: what was then will do.
+					if _, err := r.Resolve(context.Background(), ref("k")); err != nil {
+						t.Error(err)
+					}
 				}()
 				time.Sleep(10 * time.Millisecond)
 				r.Forget(ref("k"))

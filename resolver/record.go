@@ -100,9 +100,9 @@ func (r *Resolver) newRecord(p *provider, t target, c *backend.Credential, now i
 	// A third is left for the successor, and not all of them are fetched at the same moment.
 	wait := time.Duration(float64(life) * (0.60 + 0.066*rand.Float64()))
 	if !c.RefreshAfter.IsZero() {
-		wait = min(max(c.RefreshAfter.Sub(wall), minRefresh), life)
+		wait = c.RefreshAfter.Sub(wall)
 	}
-	rec.refresh = now + int64(wait)
+	rec.refresh = now + int64(min(max(wait, minRefresh), life))
 	return rec, nil
 }
 
