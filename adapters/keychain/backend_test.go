@@ -123,8 +123,8 @@ var odd = map[string]string{
 	"empty":      "",
 }
 
-// store checks what every store owes. With a limit, the large value is left out; holdsEmpty is false where the store
-// refuses empty values.
+// testStore checks what every store owes. With a limit, larger values must be refused; holdsEmpty is false where empty ones
+// must be.
 func testStore(t *testing.T, b *Backend, limit int, holdsEmpty bool) {
 	t.Helper()
 	for name, value := range odd {
@@ -195,7 +195,7 @@ func testStore(t *testing.T, b *Backend, limit int, holdsEmpty bool) {
 // testConcurrent has conditional writers race: each increment must count.
 func testConcurrent(t *testing.T, b *Backend) {
 	t.Helper()
-	const writers, each = 4, 3
+	const writers, each = 2, 2
 	put(t, b, "counter", "0", backend.Condition{Absent: true})
 	increment := func() error {
 		for {

@@ -31,8 +31,7 @@ type Config struct {
 	// PassFirstLine yields only the first line of an entry of pass, where its users keep the password, and refuses to
 	// overwrite an entry of several lines. False: the whole text, without the line feed at its end.
 	PassFirstLine bool `yaml:"pass_first_line"`
-	// KeyctlScope is the keyring of the kernel that holds the service's own: user, usersession, session or process. Empty:
-	// user.
+	// KeyctlScope is the keyring of the kernel that holds the service's own: user, usersession or session. Empty: user.
 	KeyctlScope string `yaml:"keyctl_scope"`
 	// WincredPrefix begins the target name of a credential of Windows, which is prefix:service:id. Empty: keyring.
 	WincredPrefix string `yaml:"wincred_prefix"`
@@ -93,7 +92,8 @@ func order(goos string) []string {
 	return []string{secretServiceName, kwalletName, passName, fileName}
 }
 
-var keyctlScopes = []string{"user", "usersession", "session", "process"}
+// keyctlScopes are the keyrings that all threads of a process, and other processes, see.
+func keyctlScopes() []string { return []string{"user", "usersession", "session"} }
 
 func (c Config) withDefaults() Config {
 	setDefault := func(s *string, value string) {
@@ -103,7 +103,7 @@ func (c Config) withDefaults() Config {
 	}
 	setDefault(&c.Backend, auto)
 	setDefault(&c.Service, "credresolve")
-	setDefault(&c.KeyctlScope, keyctlScopes[0])
+	setDefault(&c.KeyctlScope, "user")
 	setDefault(&c.PassPrefix, c.Service)
 	setDefault(&c.WincredPrefix, "keyring")
 	return c
@@ -117,8 +117,8 @@ func (c Config) validate() error {
 		}
 		return e
 	}
-	if !slices.Contains(keyctlScopes, c.KeyctlScope) {
-		return backend.Errorf(backend.CodeInvalidConfig, "keyctl_scope %q is unknown; known: %s", c.KeyctlScope, strings.Join(keyctlScopes, ", "))
+	if !slices.Contains(keyctlScopes(), c.KeyctlScope) {
+		return backend.Errorf(backend.CodeInvalidConfig, "keyctl_scope %q is unknown; known: %s", c.KeyctlScope, strings.Join(keyctlScopes(), ", "))
 	}
 	for _, setting := range []struct{ name, value string }{
 		{"service", c.Service}, {"collection", c.Collection}, {"path", c.Path},

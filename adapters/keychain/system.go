@@ -78,7 +78,7 @@ func (s *system) describe() backend.Description {
 	case keyctlName:
 		d.Detail = "keyring " + s.config.ServiceName + " in the kernel's " + s.scope + " keyring, until the system restarts"
 		d.MaxValue = maxKeyctl
-		d.CallerBound = s.scope == "session" || s.scope == "process"
+		d.CallerBound = s.scope == "session"
 	}
 	if err := s.missing(); err != nil {
 		d.Detail = reason(err)
@@ -132,6 +132,11 @@ func call[T any](ctx context.Context, s *system, doing string, f func(keyring.Ke
 			return result, err
 		}
 		allowInteraction(s.interactive)
+		if s.kind == keyctlName {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			joinSession()
+		}
 		ring, err := keyring.Open(s.config)
 		if err == nil {
 			result, err = f(ring)
