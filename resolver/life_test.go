@@ -451,7 +451,7 @@ func TestLease(t *testing.T) {
 			}
 		}
 		end := l.born.Load().Add(4 * time.Hour)
-		for l.made.Load() == 1 {
+		for l.made.Load() == 1 && time.Now().Before(end) {
 			time.Sleep(time.Second)
 		}
 		if left := time.Until(end); left < time.Minute || left > 40*time.Minute {

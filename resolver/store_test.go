@@ -348,14 +348,20 @@ func TestScope(t *testing.T) {
 
 // needy is a store whose login needs another provider's secret.
 type needy struct {
-	mu    sync.Mutex // one login at a time
+	one   chan struct{} // one login at a time; a bubble's time does not go on under a mutex
 	delay time.Duration
 	login backend.Source
 }
 
+func newNeedy() *needy { return &needy{one: make(chan struct{}, 1), delay: time.Millisecond} }
+
 func (n *needy) Get(ctx context.Context, req backend.Request) (*backend.Credential, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	select {
+	case n.one <- struct{}{}:
+		defer func() { <-n.one }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if err := pause(ctx, n.delay); err != nil {
 		return nil, err
 	}
@@ -368,7 +374,7 @@ func (n *needy) Get(ctx context.Context, req backend.Request) (*backend.Credenti
 
 func TestChain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := &needy{}, &needy{}
+		a, b := newNeedy(), newNeedy()
 		r := openAll(t, map[string]Provider{"p": {Backend: a, Concurrency: 1}, "b": {Backend: b, Concurrency: 1}, "c": {Backend: slow(time.Second)}})
 		a.login = r.Source(credref.Ref{Provider: "b", ID: "token"})
 		b.login = r.Source(credref.Ref{Provider: "c", ID: "root"})
@@ -388,7 +394,7 @@ func TestCircle(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, b := &needy{delay: time.Millisecond}, &needy{delay: time.Millisecond}
+				a, b := newNeedy(), newNeedy()
 				r := openAll(t, map[string]Provider{"p": {Backend: a, Retries: -1}, "b": {Backend: b, Retries: -1}, "c": {Backend: slow(time.Second)}})
 				a.login = r.Source(credref.Ref{Provider: c.a, ID: "x"})
 				b.login = r.Source(credref.Ref{Provider: c.b, ID: "y"})
