@@ -66,6 +66,7 @@ func (c *child) run(ctx context.Context) (int, error) {
 		return startError(c.argv[0], err)
 	}
 	if out != nil {
+		defer outliveReader()()
 		out.start()
 	}
 	done := make(chan struct{})

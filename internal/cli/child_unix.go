@@ -93,4 +93,12 @@ func controlledBy(cmd *exec.Cmd) {
 	cmd.SysProcAttr.Ctty = 0 // its standard input
 }
 
+// outliveReader keeps a write to a pipe that nobody reads from ending this process, until stop: the child is to learn of it
+// and to end as it likes.
+func outliveReader() (stop func()) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGPIPE)
+	return func() { signal.Stop(ch) }
+}
+
 func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }

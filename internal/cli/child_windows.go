@@ -36,6 +36,8 @@ func copySettings(from, to *os.File) {}
 
 func controlledBy(*exec.Cmd) {}
 
+func outliveReader() (stop func()) { return func() {} }
+
 // errNoData is ERROR_NO_DATA, what a write to a pipe gives that nobody reads.
 const errNoData = syscall.Errno(232)
 

@@ -127,10 +127,9 @@ func (s *session) environment(ctx context.Context, files, pairs []string, f docu
 	if err := s.app.failed(failures(sites, outcomes), true); err != nil {
 		return nil, err
 	}
-	env := &environment{list: slices.Clone(s.app.environ)}
+	env := &environment{list: without(s.app.environ, vars)}
 	next := 0
 	for _, v := range vars {
-		env.unset(v.Name)
 		if v.Site == nil {
 			env.list = append(env.list, v.Name+"="+v.Value)
 			continue
@@ -185,7 +184,7 @@ func (s *session) variables(ctx context.Context, files, pairs []string, f docume
 		if err != nil {
 			return nil, backend.Errorf(backend.CodeUsage, "--env %s: %v", name, err)
 		}
-		vars = append(vars, document.Var{Name: name, Site: &document.Site{Ref: ref, File: "--env", Line: i + 1, Column: 1, Path: name}})
+		vars = append(vars, document.Var{Name: name, Site: &document.Site{Ref: ref, File: "--env", Path: name}})
 	}
 	last := make(map[string]int, len(vars))
 	for i, v := range vars {
@@ -220,11 +219,15 @@ func (s *session) hold(ctx context.Context, outcomes []settled) (release func())
 	}
 }
 
-// unset takes a variable away.
-func (e *environment) unset(name string) {
-	e.list = slices.DeleteFunc(e.list, func(kv string) bool {
-		k, _, _ := strings.Cut(kv, "=")
-		return envKey(k) == envKey(name)
+// without gives environ less vars.
+func without(environ []string, vars []document.Var) []string {
+	names := make(map[string]bool, len(vars))
+	for _, v := range vars {
+		names[envKey(v.Name)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return names[envKey(name)]
 	})
 }
 

@@ -76,7 +76,7 @@ func (a *app) load() (file *config.File, project bool, err error) {
 func (a *app) stateDir() string {
 	dir, err := statedir.Path(a.lookupEnv)
 	if err == nil {
-		err = statedir.Ensure(dir)
+		_, err = statedir.Key(dir, "revision") // fails where a disk is full or read-only, which must not keep secrets away
 	}
 	if err != nil {
 		a.log.Debug("nothing is remembered from one run to the next", "reason", err.Error())

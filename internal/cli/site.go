@@ -98,6 +98,9 @@ type at struct {
 }
 
 func (e *at) Error() string {
+	if e.site.Line == 0 { // a flag
+		return fmt.Sprintf("%s %s: %v", e.site.File, e.site.Path, e.err)
+	}
 	return fmt.Sprintf("%s:%d:%d: %s: %v", e.site.File, e.site.Line, e.site.Column, e.site.Path, e.err)
 }
 
