@@ -3,7 +3,6 @@ package execproto
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -127,74 +126,86 @@ func (d Dialect) DecodeResponse(response []byte, ids []string) ([]Answer, error)
 		return nil, &Error{Problem: Empty}
 	case !d.ReplaceInvalid && !utf8.Valid(text):
 		return nil, &Error{Problem: InvalidText}
-	}
-	var top map[string]json.RawMessage // a struct would take keys of another case too
-	var syntax *json.SyntaxError
-	switch err := json.Unmarshal(text, &top); {
-	case errors.As(err, &syntax):
+	case !json.Valid(text):
 		return nil, &Error{Problem: InvalidJSON}
-	case err != nil, top == nil: // null leaves it nil
+	case text[0] != '{':
 		return nil, &Error{Problem: NotAnObject}
 	}
-	defer zero(top)
 	var version float64
-	if json.Unmarshal(top["protocolVersion"], &version) != nil || version != 1 {
-		return nil, &Error{Problem: WrongVersion}
+	var values, failures []byte
+	for key, value := range members(text) { // of duplicates the last counts
+		switch key {
+		case "protocolVersion":
+			version = 0
+			_ = json.Unmarshal(value, &version)
+		case "values":
+			values = value
+		case "errors":
+			failures = value
+		}
 	}
-	values := members(top["values"])
-	if values == nil {
+	switch {
+	case version != 1:
+		return nil, &Error{Problem: WrongVersion}
+	case len(values) == 0 || values[0] != '{':
 		return nil, &Error{Problem: NoValues}
 	}
-	defer zero(values)
-	failures := members(top["errors"])
-	defer zero(failures)
-
+	valueOf := make(map[string][]byte, len(ids))
+	failureOf := make(map[string][]byte)
+	for _, id := range ids {
+		valueOf[id] = nil
+	}
+	for id, value := range members(values) {
+		if _, asked := valueOf[id]; asked {
+			valueOf[id] = value
+		}
+	}
+	for id, failure := range members(failures) {
+		if _, asked := valueOf[id]; asked {
+			failureOf[id] = failure
+		}
+	}
 	answers := make([]Answer, len(ids))
 	for i, id := range ids {
-		if failure, ok := failures[id]; ok && string(failure) != "null" {
+		if failure := failureOf[id]; failure != nil && string(failure) != "null" {
 			answers[i] = d.failure(failure)
-		} else if value, ok := values[id]; ok {
+		} else if value := valueOf[id]; value != nil {
 			answers[i] = answer(value)
 		}
 	}
 	return answers, nil
 }
 
-// members gives the members of a JSON object, nil when value is none.
-func members(value json.RawMessage) map[string]json.RawMessage {
-	if len(value) == 0 || value[0] != '{' {
-		return nil
-	}
-	var m map[string]json.RawMessage
-	if json.Unmarshal(value, &m) != nil {
-		return nil
-	}
-	return m
-}
-
-func zero(m map[string]json.RawMessage) {
-	for _, v := range m {
-		clear(v)
-	}
-}
-
-func (d Dialect) failure(value json.RawMessage) Answer {
+func (d Dialect) failure(value []byte) Answer {
 	a := Answer{Failed: true}
-	m := members(value)
-	defer zero(m)
-	var code string
-	if json.Unmarshal(m["code"], &code) == nil && slices.Contains(d.Codes, code) {
-		a.Code = code
-	}
-	var ms float64
-	if json.Unmarshal(m["retryAfterMs"], &ms) == nil && ms > 0 {
-		a.RetryAfter = time.Duration(math.Min(ms, float64(maxRetryAfter/time.Millisecond))) * time.Millisecond
+	for key, value := range members(value) {
+		switch key {
+		case "code":
+			var code string
+			if a.Code = ""; json.Unmarshal(value, &code) == nil && slices.Contains(d.Codes, code) {
+				a.Code = code
+			}
+		case "retryAfterMs":
+			var ms float64
+			if a.RetryAfter = 0; json.Unmarshal(value, &ms) == nil && ms > 0 {
+				a.RetryAfter = time.Duration(math.Min(ms, float64(maxRetryAfter/time.Millisecond))) * time.Millisecond
+			}
+		}
 	}
 	return a
 }
 
-func answer(value json.RawMessage) Answer {
+func answer(value []byte) Answer {
+	if isPlainString(value) {
+		return Answer{Value: backend.NewSecret(value[1 : len(value)-1])}
+	}
 	a := Answer{Value: backend.SecretFromJSON(value), Null: string(value) == "null"}
 	a.Fields, _ = backend.FieldsFromJSON(value)
 	return a
+}
+
+// isPlainString reports whether value, which is valid JSON, is a string that says what it means: the common case, which need
+// not be decoded.
+func isPlainString(value []byte) bool {
+	return value[0] == '"' && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value)
 }

@@ -17,6 +17,9 @@ import (
 type Command struct {
 	// Path is the absolute path of the program's file.
 	Path string
+	// Executable is the open file to execute instead of what is at Path by then. Linux only, and not for scripts, whose
+	// interpreter opens them by name. Nil: Path.
+	Executable *os.File
 	// Args is everything in argv: Args[0] is the name under which the program sees itself. Empty: Path alone.
 	Args []string
 	// Env is the whole environment, "NAME=value" each. Empty: no environment, but for SYSTEMROOT on Windows.
@@ -189,6 +192,10 @@ func (r *run) start(ctx context.Context, stdin, stdout, stderr *os.File) (*child
 	}
 	for attempt := 1; ; attempt++ {
 		cmd := &exec.Cmd{Path: r.Path, Args: args, Env: env, Dir: r.Dir, Stdin: stdin, Stdout: stdout, Stderr: stderr}
+		if r.Executable != nil {
+			// A descriptor that the child is given has a number that does not depend on ours.
+			cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{r.Executable}
+		}
 		c, err := startChild(cmd)
 		switch {
 		case err == nil:

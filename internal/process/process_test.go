@@ -372,6 +372,38 @@ func TestDescriptorsAreNotInherited(t *testing.T) {
 	}
 }
 
+func TestExecutable(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc/self/fd: run the tests on Linux")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "program")
+	binary, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, binary, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	other := filepath.Join(dir, "other")
+	if err := os.WriteFile(other, []byte("#!/bin/sh\nprintf replaced"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(other, path); err != nil {
+		t.Fatal(err)
+	}
+	out, err := process.Run(t.Context(), process.Command{Path: path, Executable: f, Args: []string{path, "-c", `printf "opened $0"`}})
+	if want := "opened " + path; err != nil || string(out) != want {
+		t.Errorf("got %q, %v; want %q", out, err, want)
+	}
+}
+
 func BenchmarkRun(b *testing.B) {
 	for b.Loop() {
 		if _, err := process.Run(b.Context(), process.Command{Path: "/bin/true", Timeout: time.Second}); err != nil {
