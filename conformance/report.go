@@ -1,0 +1,81 @@
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// ReportVersion is the version of the form in which a Report is written as JSON.
+const ReportVersion = 1
+
+// Report is what a run found: one Result for each case, in the order of Cases.
+type Report struct {
+	Version int      `json:"version"`
+	Results []Result `json:"results"`
+}
+
+// Result is the outcome of one case. Its texts hold no secret.
+type Result struct {
+	Name       string        `json:"name"`
+	Rule       string        `json:"rule"`
+	Capability string        `json:"capability"`
+	Outcome    Outcome       `json:"outcome"`
+	Reasons    []string      `json:"reasons,omitempty"` // why it failed, was skipped or is blocked
+	Notes      []string      `json:"notes,omitempty"`
+	Elapsed    time.Duration `json:"elapsed_ns"`
+}
+
+// Outcome is how a case ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Pass    Outcome = "pass"
+	Fail    Outcome = "fail"
+	Skip    Outcome = "skip"
+	Blocked Outcome = "blocked" // a case that it needs has failed
+)
+
+// Count gives how many cases ended so.
+func (r Report) Count(o Outcome) int {
+	n := 0
+	for _, x := range r.Results {
+		if x.Outcome == o {
+			n++
+		}
+	}
+	return n
+}
+
+// Failed reports whether a case failed.
+func (r Report) Failed() bool { return r.Count(Fail) > 0 }
+
+// WriteJSON writes the report for a program to read.
+func (r Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(r)
+}
+
+// WriteTable writes the report for a person to read: a line for each case, and more where it did not pass.
+func (r Report) WriteTable(w io.Writer) error {
+	width := 0
+	for _, x := range r.Results {
+		width = max(width, len(x.Name))
+	}
+	for _, x := range r.Results {
+		if _, err := fmt.Fprintf(w, "%-7s  %-*s  %s\n", x.Outcome, width, x.Name, x.Rule); err != nil {
+			return err
+		}
+		for _, reason := range x.Reasons {
+			if _, err := fmt.Fprintf(w, "%-7s  %-*s    %s\n", "", width, "", reason); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := fmt.Fprintf(w, "%d passed, %d failed, %d skipped, %d blocked\n", r.Count(Pass), r.Count(Fail), r.Count(Skip), r.Count(Blocked))
+	return err
+}
