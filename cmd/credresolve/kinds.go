@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/credresolve/credresolve/adapters/awssm"
 	"github.com/credresolve/credresolve/adapters/env"
+	"github.com/credresolve/credresolve/adapters/exec"
 	"github.com/credresolve/credresolve/adapters/file"
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
@@ -15,6 +16,7 @@ func kinds() *backend.Registry {
 	return backend.NewRegistry(
 		awssm.Kind(),
 		env.Kind(),
+		exec.Kind(),
 		file.Kind(),
 		keychain.Kind(),
 		memory.Kind(),

@@ -459,6 +459,53 @@ func TestSignalWhileReading(t *testing.T) {
 	}
 }
 
+// A store that does not answer: the program that is asked ends with us.
+func TestSignalWhileAStoreHangs(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"get", "cred://hang/x"}, {"run", "--env", "A=cred://hang/x", "--", "touch", "ran"}} {
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			cmd, out, dir := start(t, args...)
+			program := filepath.Join(dir, "hang")
+			config := testConfig + "  hang: {kind: exec, command: " + program + ", timeout: 60s}\n"
+			if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(program, []byte("#!/bin/sh\necho $$ > pid.tmp; mv pid.tmp pid; sleep 60; echo later\n"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var pid int
+			for deadline := time.Now().Add(20 * time.Second); pid == 0; time.Sleep(5 * time.Millisecond) {
+				if b, err := os.ReadFile(filepath.Join(dir, "pid")); err == nil {
+					pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the program did not start: %q", out)
+				}
+			}
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			if got := cmd.ProcessState.ExitCode(); got != 130 || out.String() != "credresolve: stopped by a signal: interrupt\n" {
+				t.Errorf("exit status %d, want 130; output %q", got, out)
+			}
+			if err := syscall.Kill(pid, 0); err == nil {
+				stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+				if !strings.Contains(string(stat), ") Z ") {
+					t.Error("the program still runs")
+				}
+			}
+			if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
+				t.Error("the command was run")
+			}
+		})
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	cmd, out, dir := start(t, "--timeout", "100ms", "render", "pipe.yaml")
