@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -208,6 +209,20 @@ func (b *Backend) fromFile(setting, path string) (backend.Secret, error) {
 
 // token finds the token of the static methods, and gives what to call when the server refuses it.
 func (b *Backend) token(ctx context.Context) (backend.Secret, func(), error) {
+	s, reject, err := b.findToken(ctx)
+	if err != nil {
+		return backend.Secret{}, nil, err
+	}
+	// It goes into a header, which takes no more than that.
+	return s, reject, s.Use(func(token []byte) error {
+		if bytes.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return b.authError("what stands in the place of the token is not a token")
+		}
+		return nil
+	})
+}
+
+func (b *Backend) findToken(ctx context.Context) (backend.Secret, func(), error) {
 	a := b.settings.Auth
 	nothing := func() {}
 	switch {
@@ -222,14 +237,14 @@ func (b *Backend) token(ctx context.Context) (backend.Secret, func(), error) {
 		s := trimmed(backend.NewSecretString(v))
 		return s, nothing, b.usable("token", s)
 	}
-	home, err := b.settings.home()
-	if err == nil {
-		if _, err = os.Stat(home + "/.vault-token"); err == nil {
-			s, err := b.fromFile("token", home+"/.vault-token")
+	if home, err := b.settings.home(); err == nil {
+		file := filepath.Join(home, ".vault-token")
+		if _, err := os.Stat(file); err == nil {
+			s, err := b.fromFile("token", file)
 			return s, nothing, err
 		}
 	}
-	return backend.Secret{}, nothing, b.authError("there is no token: neither auth.token nor VAULT_TOKEN is set, nor is there a file ~/.vault-token")
+	return backend.Secret{}, nil, b.authError("there is no token: neither auth.token nor VAULT_TOKEN is set, nor is there a file ~/.vault-token")
 }
 
 func userpassPayload(ctx context.Context, b *Backend) (map[string]backend.Secret, func(), error) {
@@ -318,7 +333,7 @@ func (u *unwrapped) secretID(ctx context.Context, b *Backend, wrapping backend.S
 	var made struct {
 		CreationPath string `json:"creation_path"`
 	}
-	if err := b.wrapping(ctx, "sys/wrapping/lookup", body, gone, &made); err != nil {
+	if err := b.wrapping(ctx, "", "sys/wrapping/lookup", body, gone, &made); err != nil {
 		return backend.Secret{}, err
 	}
 	if role := "auth/" + b.settings.Auth.mount() + "/role/"; !strings.Contains("/"+made.CreationPath, "/"+role) ||
@@ -328,7 +343,7 @@ func (u *unwrapped) secretID(ctx context.Context, b *Backend, wrapping backend.S
 	var data struct {
 		SecretID json.RawMessage `json:"secret_id"`
 	}
-	if err := b.wrapping(ctx, "sys/wrapping/unwrap", body, gone, &data); err != nil {
+	if err := b.wrapping(ctx, string(wrapping.Reveal()), "sys/wrapping/unwrap", []byte("{}"), gone, &data); err != nil {
 		return backend.Secret{}, err
 	}
 	defer clear(data.SecretID)
@@ -339,9 +354,10 @@ func (u *unwrapped) secretID(ctx context.Context, b *Backend, wrapping backend.S
 	return u.id, nil
 }
 
-// wrapping makes a call about a wrapping token, which is its own permission, and decodes the answer's data.
-func (b *Backend) wrapping(ctx context.Context, path string, body []byte, gone string, data any) error {
-	client, err := b.newClient("")
+// wrapping makes a call about a wrapping token, which is its own permission, and decodes the answer's data. Looking it up
+// takes it in the body and no login, using it up takes it as the login.
+func (b *Backend) wrapping(ctx context.Context, token, path string, body []byte, gone string, data any) error {
+	client, err := b.newClient(token)
 	if err != nil {
 		return err
 	}

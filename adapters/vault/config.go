@@ -146,7 +146,12 @@ type settings struct {
 
 func (c Config) settle(h backend.Host) (*settings, error) {
 	s := &settings{Config: c, host: h}
-	env := s.environ()
+	lookup := s.environ()
+	env := func(names ...string) string {
+		v := lookup(names...)
+		s.fromEnv = s.fromEnv || v != ""
+		return v
+	}
 	if s.Address == "" {
 		s.Address = env("AGENT_ADDR", "ADDR")
 	}
@@ -211,7 +216,6 @@ func (s *settings) environ() func(names ...string) string {
 		for _, prefix := range [...]string{"VAULT_", "BAO_"} {
 			for _, name := range names {
 				if v, _ := s.lookupEnv(prefix + name); v != "" {
-					s.fromEnv = true
 					return v
 				}
 			}

@@ -36,9 +36,11 @@ func (s *session) left() time.Duration {
 
 func (s *session) live() bool { return s.left() > 0 }
 
+// grant sets the end of the token's life. Vault counts in whole seconds, and some tokens (batch) from the start of the second
+// in which they were made: up to one second is missing at the end.
 func (s *session) grant(from time.Time, ttl time.Duration) {
 	if ttl > 0 {
-		s.expires.Store(from.Add(ttl).UnixNano())
+		s.expires.Store(from.Add(ttl - min(time.Second, ttl/2)).UnixNano())
 	}
 }
 
@@ -217,7 +219,7 @@ func (b *Backend) keep(s *session) {
 			ttl, err := b.renew(s)
 			switch {
 			case err == nil && (s.static || ttl >= s.granted*9/10):
-				wait = renewAt(ttl)
+				wait = renewAt(s.left())
 				if wait < time.Second && ttl < s.granted*9/10 {
 					return // its greatest life ends, and nothing can replace it
 				}
