@@ -98,7 +98,7 @@ func TestRead(t *testing.T) {
 	kubelet := func(names ...string) make {
 		return func(t *testing.T, dir string) string {
 			for _, name := range names {
-				write(t, filepath.Join(dir, "..2024_01", name), canary, 0o644)
+				write(t, filepath.Join(dir, "..2024_01", name), canary, 0o444)
 			}
 			must(t, os.Symlink("..2024_01", filepath.Join(dir, "..data")))
 			first, _, _ := strings.Cut(names[0], "/")
@@ -111,7 +111,7 @@ func TestRead(t *testing.T) {
 		return func(t *testing.T, dir string) string {
 			dir = filepath.Join(dir, "mount")
 			path := kubelet("key")(t, dir)
-			write(t, filepath.Join(dir, "../outside/key"), canary, 0o644)
+			write(t, filepath.Join(dir, "../outside/key"), canary, 0o444)
 			link := filepath.Join(dir, link)
 			must(t, os.Remove(link))
 			must(t, os.Symlink(target, link))
