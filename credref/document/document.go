@@ -162,8 +162,7 @@ func (d *Document) Env() ([]Var, error) {
 // format cannot hold, which is errors.ErrUnsupported. Then there is no output. The bytes returned hold secrets and are
 // the caller's to zero.
 func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, error) {
-	var e editor
-	e.text = d.src.text
+	e := editor{text: d.src.text, yaml: d.format == YAML}
 	defer e.wipe()
 	var errs []error
 	failed := 0

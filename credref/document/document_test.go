@@ -67,6 +67,7 @@ func TestYAMLReplaces(t *testing.T) {
 		{"flow map", "a: {provider: p, id: x} # c\n", "a: \"x\" # c\n"},
 		{"flow map on lines", "a: {\n  provider: p, # c\n  id: x\n  }\nb: 1\n", "a: \"x\"\nb: 1\n"},
 		{"JSON in YAML", `{"a": {"provider":"p","id":"x"}, "b":"cred://p/y"}`, `{"a": "x", "b":"y"}`},
+		{"no space after a colon", "{a:{provider: p, id: x}, \"b\":{provider: p, id: y}}\n", "{a: \"x\", \"b\":\"y\"}\n"},
 		{"flow list", "a: [cred://p/x, {provider: p, id: y}, 1]\n", "a: [\"x\", \"y\", 1]\n"},
 		{"list without indentation", "a:\n- cred://p/x\n- 1\nb: 2\n", "a:\n- \"x\"\n- 1\nb: 2\n"},
 		{"compact lists", "- - cred://p/x\n  - 1\n- k: cred://p/y\n  l: 2\n", "- - \"x\"\n  - 1\n- k: \"y\"\n  l: 2\n"},
@@ -81,6 +82,7 @@ func TestYAMLReplaces(t *testing.T) {
 		{"anchor of a flow map", "a: &n {provider: p, id: x}\nb: [*n, *n]\n", "a: &n \"x\"\nb: [*n, *n]\n"},
 		{"alias within a ref", "v: &v p\na: {provider: *v, id: x}\n", "v: &v p\na: \"x\"\n"},
 		{"alias and anchor within the same ref", "a: {provider: &v p, id: *v}\n", "a: \"p\"\n"},
+		{"a merged map is no ref", "a:\n  <<: {provider: p, id: x}\n  b: 1\nc: {<<: [{provider: p, id: x}]}\n", "a:\n  <<: {provider: p, id: x}\n  b: 1\nc: {<<: [{provider: p, id: x}]}\n"},
 		{"merge keys stay", "d: &d {x: 1}\na:\n  <<: *d\n  y: cred://p/x\n", "d: &d {x: 1}\na:\n  <<: *d\n  y: \"x\"\n"},
 		{"tag !!str", "a: !!str cred://p/x\nb: !!str cred://p/json:5\n", "a: !!str \"x\"\nb: 5\n"},
 		{"tag !!map", "a: !!map\n  provider: p\n  id: x\nb: !!map {provider: p, id: y}\nc: 1\n", "a: \"x\"\nb: \"y\"\nc: 1\n"},
@@ -287,8 +289,8 @@ func TestParseErrors(t *testing.T) {
 		in     string
 		want   []string // one for each error, in order
 	}{
-		{"unknown provider", document.YAML, "a: 1\nb: {provider: appp, id: hunter2}\n", []string{`f:2:4: b: unknown provider "appp"; did you mean "app"?`}},
-		{"unknown provider, short", document.YAML, "b: cred://zzzzzzz/hunter2\n", []string{`f:1:4: b: unknown provider "zzzzzzz"; known providers: app, desk`}},
+		{"unknown provider", document.YAML, "a: 1\nb: {provider: appp, id: hunter2}\n", []string{`f:2:4: b: unknown provider; did you mean "app"?`}},
+		{"unknown provider, short", document.YAML, "b: cred://zzzzzzz/hunter2\n", []string{`f:1:4: b: unknown provider; known providers: app, desk`}},
 		{"provider that cannot be one", document.YAML, "b: {provider: 'Hunter2 hunter2', id: x}\n", []string{"f:1:4: b: unknown provider"}},
 		{"all at once", document.YAML, "a: cred://app/%hunter2\nb: {provider: app, id: 5}\nc: {provider: app, id: x, version: 1.5, field: 3, optional: hunter2, default: [x], fallback: y}\n", []string{
 			"f:1:4: a: malformed credential reference: the id has a % that",

@@ -8,6 +8,7 @@ import (
 // editor gathers what is to change in a text and makes the new one.
 type editor struct {
 	text  string
+	yaml  bool
 	edits []edit
 }
 
@@ -33,14 +34,22 @@ func (e *editor) replace(s *Site, text []byte, isJSON bool) {
 		e.delete(start, s.tag.end)
 	}
 	at := s.value
-	if e.joins(s.join, at.start) {
+	joins := e.joins(s.join, at.start)
+	if joins {
 		at.start = s.join
+	}
+	if joins || e.yaml && s.flow && e.needsSpace(at.start) {
 		joined := append(make([]byte, 0, len(text)+1), ' ')
 		joined = append(joined, text...)
 		clear(text)
 		text = joined
 	}
 	e.edits = append(e.edits, edit{at, text})
+}
+
+// needsSpace reports whether a value at i must be set apart from the colon before it: {a:{}} is a map, {a:""} a string.
+func (e *editor) needsSpace(i int) bool {
+	return i > 1 && e.text[i-1] == ':' && strings.IndexByte("\"']}", e.text[i-2]) < 0
 }
 
 // joins reports whether nothing but a line break and white space is between an indicator and its block value.
@@ -118,6 +127,9 @@ func (e *editor) removeFlow(b *box, entries []*entry) {
 		} else {
 			for end < len(e.text) && isBlank(e.text[end]) {
 				end++
+			}
+			if end < len(e.text) && e.text[end] == '#' && isBlank(e.text[end-1]) {
+				end-- // without it this is no comment
 			}
 		}
 		e.delete(start, end)

@@ -3,6 +3,7 @@ package document
 import (
 	"errors"
 	"sort"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/credresolve/credresolve/backend"
@@ -11,11 +12,13 @@ import (
 // maxFaults bounds the errors that are reported for one document.
 const maxFaults = 20
 
-// source is a document's text and its place on disk.
+// source is a document's text and its name. It is not safe for concurrent use.
 type source struct {
 	name  string
 	text  string
 	lines []int // offsets of the beginnings of lines, made when first needed
+
+	last, lastStart, lastColumn int // what place was last asked: lines may be long, and places mostly go forward
 }
 
 // place gives line and column, from 1, of an offset.
@@ -30,10 +33,16 @@ func (s *source) place(offset int) (line, column int) {
 	}
 	line = sort.SearchInts(s.lines, offset+1)
 	start := s.lines[line-1]
-	if start == 0 && len(s.text) >= len(bom) && s.text[:len(bom)] == bom && offset >= len(bom) {
+	if start == 0 && strings.HasPrefix(s.text, bom) && offset >= len(bom) {
 		start = len(bom)
 	}
-	return line, utf8.RuneCountInString(s.text[start:offset]) + 1
+	from, column := start, 1
+	if s.lastColumn > 0 && s.lastStart == start && s.last <= offset {
+		from, column = s.last, s.lastColumn
+	}
+	column += utf8.RuneCountInString(s.text[from:offset])
+	s.last, s.lastStart, s.lastColumn = offset, start, column
+	return line, column
 }
 
 const bom = "\ufeff"

@@ -62,6 +62,7 @@ type frame struct {
 	key      string // of the entry under way
 	index    int    // of the entry under way, -1 before the first
 	step     bool   // of framePath: the entry is an item, not a key
+	merge    bool   // the key is YAML's <<
 	seen     map[string]struct{}
 	entry    int // where the entry under way begins
 	comma    int // the last comma, -1 for none
@@ -234,7 +235,8 @@ func (f *finder) key(start int, text string, at int, class scalarKind) {
 	if t.kind != frameMap {
 		return
 	}
-	if !(class == scalarOther && text == "<<") {
+	t.merge = class == scalarOther && text == "<<"
+	if !t.merge {
 		id := text
 		if class != scalarText {
 			id = "\x00" + text
@@ -258,7 +260,7 @@ func (f *finder) opaqueKey(start int) {
 	f.begin(t, start)
 	t.key = "?"
 	f.tell(eventOpaqueKey, "", scalar{})
-	t.foreign, t.members = true, nil
+	t.foreign, t.members, t.merge = true, nil, false
 }
 
 // comma tells of a comma in the container on top.
@@ -276,7 +278,8 @@ func (f *finder) scalar(s scalar) error {
 	if t := f.top(); t != nil && t.kind == frameOpaque {
 		f.define(s.props, &s, nil)
 		t.values++
-		t.only = &s
+		only := s
+		t.only = &only
 		return nil
 	}
 	from := len(f.sites)
@@ -309,19 +312,16 @@ func (f *finder) parseShort(text string, at int) (credref.Ref, bool) {
 	return ref, f.knownProvider(ref.Provider, at)
 }
 
-// knownProvider reports an unknown provider. The name is shown if it can be one: it is a word that the user chose.
+// knownProvider reports an unknown provider, by the known name that is nearest: what stands there may be anything.
 func (f *finder) knownProvider(name string, at int) bool {
 	if f.opts.providers == nil || slices.Contains(f.opts.providers, name) {
 		return true
 	}
 	one := fault{offset: at, path: f.path(true), reason: "unknown provider"}
-	if credref.ValidateProvider(name) == nil {
-		one.reason = fmt.Sprintf("unknown provider %q", name)
-		if near := backend.Nearest(name, f.opts.providers); near != "" {
-			one.remedy = fmt.Sprintf("did you mean %q?", near)
-		} else if len(f.opts.providers) > 0 && len(f.opts.providers) <= 20 {
-			one.remedy = "known providers: " + strings.Join(f.opts.providers, ", ")
-		}
+	if near := backend.Nearest(name, f.opts.providers); near != "" {
+		one.remedy = fmt.Sprintf("did you mean %q?", near)
+	} else if n := len(f.opts.providers); n > 0 && n <= 20 {
+		one.remedy = "known providers: " + strings.Join(f.opts.providers, ", ")
 	}
 	f.faults.add(one)
 	return false
@@ -375,19 +375,22 @@ func (f *finder) useAnchor(a *anchor, at span) {
 
 // noMerge reports a merge of what becomes a string: <<: *a, or <<: [*a, *b].
 func (f *finder) noMerge(a *anchor, at span) {
-	for i := len(f.stack) - 1; a.site != nil && i >= max(0, len(f.stack)-2); i-- {
-		t := &f.stack[i]
-		if t.kind == frameMap && t.key == "<<" {
-			f.faults.add(fault{
-				offset: at.start, path: f.path(true),
-				reason: "<< merges a ref, which is no map once it is replaced",
-				remedy: "write the ref out, or merge a map that is no ref itself",
-			})
-		}
-		if t.kind == frameMap {
-			return
-		}
+	if a.site != nil && f.merging() {
+		f.faults.add(fault{
+			offset: at.start, path: f.path(true),
+			reason: "<< merges a ref, which is no map once it is replaced",
+			remedy: "write the ref out, or merge a map that is no ref itself",
+		})
 	}
+}
+
+// merging reports whether the entry under way is merged into a map by YAML's <<.
+func (f *finder) merging() bool {
+	n := len(f.stack)
+	if n > 1 && f.stack[n-1].kind == frameList {
+		n--
+	}
+	return n > 0 && f.stack[n-1].kind == frameMap && f.stack[n-1].merge
 }
 
 // closeKey ends the opaque container on top, which held the key of an entry that begins at start.
@@ -445,7 +448,7 @@ func (f *finder) close(end int, inner span) {
 	done := *t
 	f.stack = f.stack[:len(f.stack)-1]
 	var site *Site
-	if done.kind == frameMap && !done.foreign && f.opts.style != RefsShort &&
+	if done.kind == frameMap && !done.foreign && f.opts.style != RefsShort && !f.merging() &&
 		(done.props.tagged == tagNone || done.props.tagged == tagMap) {
 		site = f.refMap(&done, end)
 		m.refs = site != nil

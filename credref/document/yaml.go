@@ -1107,7 +1107,7 @@ func (r *yamlReader) blockScalar(indent int, p props) error {
 	if explicit == 0 {
 		width = r.blockWidth(indent)
 	}
-	var lines []string
+	text := blockText{folded: folded}
 	for r.i < len(r.s) {
 		n := 0
 		for n < width && r.at(r.i+n) == ' ' {
@@ -1118,7 +1118,7 @@ func (r *yamlReader) blockScalar(indent int, p props) error {
 		if n < width && !blank || width == 0 && r.anyMarkerAt(r.i) {
 			break
 		}
-		lines = append(lines, r.s[r.i+n:end])
+		text.add(r.s[r.i+n : end])
 		if !blank {
 			r.end = end
 		}
@@ -1136,7 +1136,7 @@ func (r *yamlReader) blockScalar(indent int, p props) error {
 	if r.i == len(r.s) {
 		r.first = -1
 	}
-	s := scalar{kind: scalarText, text: blockText(lines, folded, chomp), value: span{start, end}, props: p}
+	s := scalar{kind: scalarText, text: text.finish(chomp), value: span{start, end}, props: p}
 	if p.tagged != tagNone && p.tagged != tagText {
 		s.kind = scalarOther
 	}
@@ -1166,46 +1166,49 @@ func (r *yamlReader) blockWidth(indent int) int {
 }
 
 // blockText joins the lines of a block scalar.
-func blockText(lines []string, folded bool, chomp byte) string {
-	last := len(lines)
-	for last > 0 && lines[last-1] == "" {
-		last--
+type blockText struct {
+	b      strings.Builder
+	folded bool
+	any    bool // a line that is not empty was there
+	spaced bool // the last such line begins with white space
+	blank  int  // empty lines since
+}
+
+func (t *blockText) add(line string) {
+	if line == "" {
+		t.blank++
+		return
 	}
-	var b strings.Builder
-	if !folded {
-		b.WriteString(strings.Join(lines[:last], "\n"))
-	} else {
-		blank, first, spacedBefore := 0, true, false
-		for _, line := range lines[:last] {
-			if line == "" {
-				blank++
-				continue
-			}
-			spaced := isBlank(line[0])
-			switch {
-			case first:
-				b.WriteString(strings.Repeat("\n", blank))
-			case spaced || spacedBefore: // a line that is indented further keeps its line breaks
-				b.WriteString(strings.Repeat("\n", blank+1))
-			default:
-				fold(&b, blank+1)
-			}
-			b.WriteString(line)
-			blank, first, spacedBefore = 0, false, spaced
-		}
-	}
-	trailing := len(lines) - last
+	spaced := isBlank(line[0])
 	switch {
-	case last == 0:
-		if chomp == '+' {
-			b.WriteString(strings.Repeat("\n", trailing))
-		}
-	case chomp == '+':
-		b.WriteString(strings.Repeat("\n", trailing+1))
-	case chomp != '-':
-		b.WriteByte('\n')
+	case !t.any:
+		t.breaks(t.blank)
+	case !t.folded || spaced || t.spaced: // a line that is indented further keeps its line breaks
+		t.breaks(t.blank + 1)
+	default:
+		fold(&t.b, t.blank+1)
 	}
-	return b.String()
+	t.b.WriteString(line)
+	t.any, t.spaced, t.blank = true, spaced, 0
+}
+
+func (t *blockText) breaks(n int) {
+	for range n {
+		t.b.WriteByte('\n')
+	}
+}
+
+// finish gives the text; chomp is +, - or 0.
+func (t *blockText) finish(chomp byte) string {
+	switch {
+	case chomp == '+' && t.any:
+		t.breaks(t.blank + 1)
+	case chomp == '+':
+		t.breaks(t.blank)
+	case chomp == 0 && t.any:
+		t.breaks(1)
+	}
+	return t.b.String()
 }
 
 // plainKind gives the type of a plain scalar, as the core schema of YAML 1.2 has it.
