@@ -34,6 +34,7 @@ type Program struct {
 	Environ               []string // as os.Environ gives it
 	Stdin, Stdout, Stderr *os.File
 	Kinds                 *backend.Registry
+	Schema                []byte // JSON Schema of a configuration
 }
 
 // Run executes one command and gives the exit status of the process.
@@ -41,7 +42,7 @@ func Run(p Program) int {
 	ctx, signals := listen(context.Background())
 	defer signals.close()
 	a := &app{
-		stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr, environ: p.Environ, kinds: p.Kinds, signals: signals,
+		stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr, environ: p.Environ, kinds: p.Kinds, schema: p.Schema, signals: signals,
 		log: slog.New(slog.DiscardHandler),
 	}
 	root := a.root()
@@ -57,6 +58,7 @@ type app struct {
 	stdin, stdout, stderr *os.File
 	environ               []string
 	kinds                 *backend.Registry
+	schema                []byte
 	signals               *signals
 	log                   *slog.Logger
 

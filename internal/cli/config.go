@@ -10,7 +10,6 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
-	"github.com/credresolve/credresolve/config/schema"
 )
 
 // configCheck is the answer of config check, for a program.
@@ -112,11 +111,7 @@ func (a *app) configSchema() *cobra.Command {
   credresolve config schema | jq '.properties.providers'`,
 		Args: exactly(0, "no argument"),
 		RunE: func(*cobra.Command, []string) error {
-			text, err := schema.Generate(a.kinds, nil)
-			if err != nil {
-				return backend.Errorf(backend.CodeInternal, "the schema cannot be made")
-			}
-			return a.write(text)
+			return a.write(a.schema)
 		},
 	}
 }

@@ -118,6 +118,9 @@ func (s *session) resolve(ctx context.Context, refs []credref.Ref) []resolver.Ou
 			}
 		}
 	}
+	if !s.app.verbose {
+		return outcomes
+	}
 	for _, o := range outcomes {
 		s.app.log.Debug("resolved", "ref", o.Ref.String(), "code", string(backend.CodeOf(o.Err)), "took", time.Since(began).Round(time.Microsecond))
 	}
