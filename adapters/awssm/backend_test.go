@@ -252,7 +252,7 @@ func TestIDsThatCannotBe(t *testing.T) {
 	b := open(t, basic(p))
 	for _, id := range []string{
 		"", "a b", "a\nb", "ü", strings.Repeat("a", 513), "arn:aws:s3:::bucket", "arn:aws:secretsmanager:eu-west-1:1:secret:x",
-		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:", "name?x=1", "a:b",
+		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:", "name?x=1", "a:b", "canary misplaced",
 	} {
 		_, err := b.Get(t.Context(), backend.Request{ID: id})
 		fails(t, err, backend.CodeInvalidID)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,8 +31,8 @@ var (
 	errEmptyValue = backend.Errorf(backend.CodeUnsupported, "AWS Secrets Manager holds no empty value")
 	errFieldBytes = backend.Errorf(backend.CodeUnsupported, "a field that is not UTF-8 text cannot be stored: store it as a secret of its own")
 	errNewByARN   = backend.Errorf(backend.CodeInvalidID, "a new secret needs a name, AWS makes its ARN")
-	errID         = backend.Errorf(backend.CodeInvalidID, "this is neither a name nor an ARN of a secret: a name has up to 512 letters, digits or any of /_+=.@!-")
-	errVersion    = backend.Errorf(backend.CodeInvalidID, "this is neither a version id (32 to 64 characters) nor a staging label (1 to 256)")
+	errID         = backend.Errorf(backend.CodeInvalidID, "the id is neither a name nor an ARN of a secret: a name has up to 512 letters, digits or any of /_+=.@!-")
+	errVersion    = backend.Errorf(backend.CodeInvalidID, "the version is neither a version id (32 to 64 characters) nor a staging label (1 to 256)")
 	errExists     = backend.Errorf(backend.CodeConflict, "the secret exists already")
 	errStale      = backend.Errorf(backend.CodeConflict, "the secret has changed since that version")
 	errDeleted    = &backend.Error{Code: backend.CodeConflict, Reason: "the secret is marked for deletion, and its name is taken until then",
@@ -357,7 +358,7 @@ func (c Config) profileFlag() string {
 // cut reports whether the answer ended early or too late, rather than being of the wrong form.
 func cut(err error) bool {
 	var timeout interface{ Timeout() bool }
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &timeout) && timeout.Timeout()
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // skewed reports whether AWS's clock is so far from ours that it refuses what we sign.
@@ -370,10 +371,11 @@ func skewed(err error) bool {
 	return err == nil && math.Abs(time.Since(at).Minutes()) > 4
 }
 
-// about puts the id before the reason of err; not for a context's error.
+// about puts the id before the reason of err; not for a context's error, nor an id that is none: it may be a secret in the
+// wrong place.
 func about(id string, err error) error {
 	var e *backend.Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || e == errID {
 		return err
 	}
 	named := *e

@@ -224,7 +224,7 @@ source_profile = nope
 			start := time.Now()
 			_, err := open(t, tt.config).Get(t.Context(), backend.Request{ID: "s"})
 			fails(t, err, tt.code, tt.tells)
-			if took := time.Since(start); took > 3*time.Second {
+			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("it took %v to tell", took)
 			}
 		})
@@ -380,7 +380,7 @@ func TestSlowSourceEndsWithTheCaller(t *testing.T) {
 	start := time.Now()
 	_, err := open(t, c).Get(ctx, backend.Request{ID: "s"})
 	fails(t, err, backend.CodeTimeout)
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("returned after %v", took)
 	}
 }

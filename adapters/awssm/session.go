@@ -1,6 +1,7 @@
 package awssm
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -326,11 +327,22 @@ func (p *sourceCredentials) reject() {
 	}
 }
 
-// limitedTransport bounds the length of an answer.
+// limitedTransport bounds the length of an answer. It also sends a body of its own: the SDK closes the one that it gave as
+// soon as an answer begins, and net/http, where it is still looking for the body's end, then breaks off the answer.
 type limitedTransport struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		r = r.Clone(r.Context())
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		r.Body, _ = r.GetBody()
+	}
 	answer, err := t.next.RoundTrip(r)
 	if err == nil {
 		answer.Body = &limitedBody{ReadCloser: answer.Body, left: maxAnswer}
