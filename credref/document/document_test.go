@@ -57,6 +57,7 @@ func TestYAMLReplaces(t *testing.T) {
 	runRender(t, document.YAML, []renderCase{
 		{"short form", "a: cred://p/x # c\nb: 1\n", "a: \"x\" # c\nb: 1\n"},
 		{"quoted short form", "a: 'cred://p/x'\nb: \"cred://p/y\"\n", "a: \"x\"\nb: \"y\"\n"},
+		{"short form on its own line", "a: !!str &n\n  cred://p/x\nb: *n\n", "a: !!str &n\n  \"x\"\nb: *n\n"},
 		{"escaped short form", `a: "\x63red:\/\/p/x"`, `a: "x"`},
 		{"within a text it is none", "a: see cred://p/x\n", "a: see cred://p/x\n"},
 		{"a key is none", "cred://p/x: 1\n? cred://p/y\n: 2\n", "cred://p/x: 1\n? cred://p/y\n: 2\n"},

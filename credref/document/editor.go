@@ -34,7 +34,7 @@ func (e *editor) replace(s *Site, text []byte, isJSON bool) {
 		e.delete(start, s.tag.end)
 	}
 	at := s.value
-	joins := e.joins(s.join, at.start)
+	joins := s.isMap && e.joins(s.join, at.start)
 	if joins {
 		at.start = s.join
 	}

@@ -78,6 +78,9 @@ func readElsewhere(format document.Format, b []byte) (err error) {
 	var v any
 	switch format {
 	case document.YAML:
+		if bytes.Contains(b, []byte("&#")) {
+			return yaml.ErrExceededMaxDepth // an anchor's name may begin with #, which the library takes for a comment
+		}
 		defer func() {
 			if recover() != nil {
 				err = yaml.ErrExceededMaxDepth // the library failed

@@ -192,7 +192,6 @@ func (r *yamlReader) indicator(c byte) bool { return r.peek() == c && r.blankAt(
 // indentation.
 func (r *yamlReader) node(indent int, inline, mapValue bool, after int) error {
 	p := props{after: after}
-	start := r.i
 	for {
 		r.skip()
 		if r.fresh() {
@@ -205,7 +204,7 @@ func (r *yamlReader) node(indent int, inline, mapValue bool, after int) error {
 		if r.i == len(r.s) {
 			return r.empty(p)
 		}
-		start = r.i
+		start := r.i
 		q, err := r.props(false)
 		if err != nil {
 			return err
@@ -229,7 +228,6 @@ func (r *yamlReader) node(indent int, inline, mapValue bool, after int) error {
 			return err
 		}
 		inline = false
-		start = r.i
 		break
 	}
 	column := r.column()
