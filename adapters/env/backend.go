@@ -11,6 +11,7 @@ import (
 )
 
 var (
+	_ backend.Prober    = (*Backend)(nil)
 	_ backend.Lister    = (*Backend)(nil)
 	_ backend.Describer = (*Backend)(nil)
 )
@@ -77,6 +78,9 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	})
 	return c, nil
 }
+
+// Probe implements backend.Prober: the environment is always there.
+func (b *Backend) Probe(ctx context.Context) error { return ctx.Err() }
 
 // List implements backend.Lister. It yields the allowed variables that Get would find.
 func (b *Backend) List(ctx context.Context, prefix string) iter.Seq2[backend.Entry, error] {

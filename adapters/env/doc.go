@@ -17,5 +17,5 @@
 //
 // # Capabilities
 //
-// List. What it gives depends on the process that asks, so a sidecar does not answer in its place.
+// Probe, list. What it gives depends on the process that asks, so a sidecar does not answer in its place.
 package env

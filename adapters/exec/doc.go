@@ -20,6 +20,6 @@
 //
 // # Capabilities
 //
-// Batch (not with output: plain), probe (looks at the program, does not run it). What it gives depends on the process that asks
-// if pass_env is set.
+// Batch (not with output: plain), probe (it looks at the program and does not run it, so it can say no but not yes). What it gives
+// depends on the process that asks if pass_env is set.
 package exec

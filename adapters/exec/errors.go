@@ -23,6 +23,7 @@ var (
 
 	errVersion  = backend.Errorf(backend.CodeUnsupported, "programs know no versions")
 	errOneByOne = backend.Errorf(backend.CodeUnsupported, "a program with output: plain answers for one id at a time")
+	errNotAsked = backend.Errorf(backend.CodeUnsupported, "the program may be run; whether it answers shows when a secret is asked for")
 	errNoID     = backend.Errorf(backend.CodeInvalidID, "the id is empty or holds a NUL byte")
 	errOption   = &backend.Error{Code: backend.CodeInvalidID, Reason: `the id starts with "-" and the program would take it for an option`, Remedy: `put "--" before {id} in args if the program knows that`}
 	errNothing  = backend.Errorf(backend.CodeUnavailable, "the program printed nothing")
