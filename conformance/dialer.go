@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -88,6 +89,14 @@ func (d *Dialer) Roots() *x509.CertPool {
 		return x509.NewCertPool()
 	}
 	return d.issuer.roots
+}
+
+// RootsPEM is Roots for a backend that takes certificates as PEM.
+func (d *Dialer) RootsPEM() []byte {
+	if d.issuer == nil {
+		return nil
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: d.issuer.good.cert.Raw})
 }
 
 func (d *Dialer) route(network, target string) *route {

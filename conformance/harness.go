@@ -52,6 +52,7 @@ type Limits struct {
 	Text         bool  // nothing that is not UTF-8
 	NoNUL        bool  // no NUL byte
 	NoEmpty      bool  // no empty value
+	Floats       bool  // no JSON number that 64-bit floating point would alter
 	NoRetryAfter bool  // the store never says how long to wait
 	Page         int   // how many entries one page of the store's listing has; zero: 10
 }

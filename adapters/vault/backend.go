@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -79,6 +80,11 @@ func (b *Backend) Describe() backend.Description {
 		detail.WriteString("; WARNING: VAULT_SKIP_VERIFY is set, any server is trusted")
 	}
 	return backend.Description{Detail: detail.String(), Versions: s.KVVersion != 1, Fields: true, CallerBound: s.fromEnv}
+}
+
+// Format writes what Describe says, under every verb: the token and the certificates are further in.
+func (b *Backend) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "vault: "+b.Describe().Detail)
 }
 
 // Get implements backend.Backend.

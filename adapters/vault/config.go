@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/credresolve/credresolve/backend"
 )
@@ -276,10 +278,8 @@ func parseAddress(setting, address string) (*url.URL, string, error) {
 // validPath reports whether p is what a path of Vault is: segments that are neither empty nor dots, none of which a
 // client or server would clean away to name something else.
 func validPath(p string) bool {
-	for _, r := range p {
-		if r < 0x20 || r == 0x7f {
-			return false
-		}
+	if !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl) {
+		return false
 	}
 	for segment := range strings.SplitSeq(p, "/") {
 		if segment == "" || segment == "." || segment == ".." {

@@ -268,7 +268,7 @@ func (b *Backend) Put(ctx context.Context, req backend.Request, v backend.Value,
 		return "", err
 	}
 	defer clear(body)
-	if !keepsNumbers(body) {
+	if p.version == 2 && !keepsNumbers(body) {
 		return "", errNumber
 	}
 	switch {
@@ -289,8 +289,8 @@ func (b *Backend) Put(ctx context.Context, req backend.Request, v backend.Value,
 	return "", b.failure(a, p.id)
 }
 
-// keepsNumbers reports whether the server gives the numbers of a JSON text back as they are: it reads them as 64-bit
-// floating point.
+// keepsNumbers reports whether kv version 2 gives the numbers of a JSON text back as they are: it reads them as 64-bit
+// floating point (version 1 does not).
 func keepsNumbers(text []byte) bool {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()

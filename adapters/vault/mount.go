@@ -57,6 +57,9 @@ func (t *mounts) put(m mount) {
 	t.list = append(t.list, m)
 }
 
+// maxID is the greatest length of an id in bytes, as for every ref. The server is slow to refuse much longer paths.
+const maxID = 2048
+
 // place is where an id is: the path of the secret below its mount.
 type place struct {
 	mount
@@ -66,7 +69,7 @@ type place struct {
 
 // full is the path of an id as the server takes it, and whether the id is one.
 func (b *Backend) full(id string) (string, bool) {
-	if !validPath(id) {
+	if len(id) > maxID || !validPath(id) {
 		return "", false
 	}
 	if b.settings.Mount != "" {

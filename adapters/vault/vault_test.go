@@ -238,7 +238,7 @@ func TestDescribe(t *testing.T) {
 func TestInvalidIDs(t *testing.T) {
 	t.Parallel()
 	b := open(t, "http://127.0.0.1:1", canary) // no id gets as far as the server
-	for _, id := range []string{"", "/", "/kv/a", "kv/a/", "kv//a", "kv/../sys/mounts", "kv/./a", "kv/a\nb", ".."} {
+	for _, id := range []string{"", "/", "/kv/a", "kv/a/", "kv//a", "kv/../sys/mounts", "kv/./a", "kv/a\nb", "..", "kv/a\xff", "kv/" + strings.Repeat("a", 2046)} {
 		getFails(t, b, id, "", backend.ErrInvalidID)
 	}
 }

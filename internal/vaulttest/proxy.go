@@ -19,7 +19,7 @@ type Proxy struct {
 	server http.Handler
 	mu     sync.Mutex
 	calls  []Call
-	faults []fault
+	faults []*fault
 }
 
 // Call is a request that was made.
@@ -69,8 +69,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.calls = append(p.calls, Call{r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Clone()})
 	var do Fault
-	for i := range p.faults {
-		if f := &p.faults[i]; f.left != 0 && strings.HasPrefix(r.URL.Path, f.path) {
+	for _, f := range p.faults {
+		if f.left != 0 && strings.HasPrefix(r.URL.Path, f.path) {
 			f.left--
 			do = f.do
 			break
@@ -84,11 +84,17 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.server.ServeHTTP(w, r)
 }
 
-// Fail makes the next n requests whose path starts with path meet a fault; all of them when n is negative.
-func (p *Proxy) Fail(path string, n int, f Fault) {
+// Fail makes the next n requests whose path starts with path meet a fault, all of them when n is negative, until undo.
+func (p *Proxy) Fail(path string, n int, f Fault) (undo func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.faults = append(p.faults, fault{path, f, n})
+	made := &fault{path, f, n}
+	p.faults = append(p.faults, made)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		made.left = 0
+	}
 }
 
 // Calls gives the requests so far whose path starts with path.
