@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/credresolve/credresolve/credref"
 )
 
 // Limits bound what a Cache holds.
@@ -16,13 +18,10 @@ type Limits struct {
 
 // Cache holds entries up to its Limits. It is safe for concurrent use; Get of a Cache and of a Slot take no lock and
 // allocate nothing.
-type Cache[K, R comparable, E, V any] struct {
-	read atomic.Pointer[map[R]*Slot[V]] // never written to once published
+type Cache[K comparable, E, V any] struct {
+	front atomic.Pointer[front[V]]
 
-	mu      sync.Mutex
-	dirty   map[R]*Slot[V] // read and what came since; nil: nothing came
-	misses  int            // lookups that found their slot in dirty only
-	showing int            // slots attached to an entry
+	mu      sync.Mutex // guards what follows, and writes to the front
 	lru     *simplelru.LRU[K, *Entry[E, V]]
 	limits  Limits
 	bytes   int64
@@ -35,14 +34,15 @@ type Entry[E, V any] struct {
 	// Payload belongs to the caller; the cache only keeps it.
 	Payload E
 
-	life life
+	life *life
 	// The rest is guarded by Cache.mu.
 	cost  int64
 	held  bool
 	slots []*Slot[V]
 }
 
-// life is the part of an Entry that hits look at. It is apart from the rest so that a Slot needs to know nothing of E.
+// life is the part of an Entry that hits look at. It is apart from the rest, so that those of many entries share a line of
+// the processor's cache, and a Slot keeps no Entry in memory.
 type life struct {
 	until atomic.Int64
 	used  atomic.Bool
@@ -50,7 +50,7 @@ type life struct {
 
 // NewEntry gives an Entry that answers until the deadline.
 func NewEntry[E, V any](payload E, until int64) *Entry[E, V] {
-	e := &Entry[E, V]{Payload: payload}
+	e := &Entry[E, V]{Payload: payload, life: new(life)}
 	e.life.until.Store(until)
 	return e
 }
@@ -78,105 +78,60 @@ const ended = math.MinInt64
 
 // New gives an empty Cache. left, which may be nil, is told of each entry that leaves for whatever reason; it runs under
 // the cache's lock and must not call the cache.
-func New[K, R comparable, E, V any](limits Limits, left func(K, *Entry[E, V])) *Cache[K, R, E, V] {
+func New[K comparable, E, V any](limits Limits, left func(K, *Entry[E, V])) *Cache[K, E, V] {
 	lru, err := simplelru.NewLRU[K, *Entry[E, V]](math.MaxInt, nil)
 	if err != nil {
 		panic(err) // only a size below one is refused
 	}
 	limits.Entries = max(limits.Entries, 1)
-	c := &Cache[K, R, E, V]{lru: lru, limits: limits, left: left}
-	c.read.Store(&map[R]*Slot[V]{})
+	c := &Cache[K, E, V]{lru: lru, limits: limits, left: left}
+	c.front.Store(newFront[V](nil, 0))
 	return c
 }
 
-// Get gives the answer to r, nil when there is none or its deadline has come. It takes no lock but for refs that are new
-// to the front.
-func (c *Cache[K, R, E, V]) Get(r R, now int64) *V {
-	if s := (*c.read.Load())[r]; s != nil {
+// Get gives the answer to r, nil when there is none or its deadline has come.
+func (c *Cache[K, E, V]) Get(r *credref.Ref, now int64) *V {
+	if s := c.front.Load().find(r); s != nil {
 		return s.Get(now)
 	}
-	c.mu.Lock()
-	s := c.recent(r)
-	c.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	return s.Get(now)
-}
-
-// recent finds the slot of r among those that are new to the front, and renews the front when enough were looked for.
-// Called with c.mu held.
-func (c *Cache[K, R, E, V]) recent(r R) *Slot[V] {
-	if s := (*c.read.Load())[r]; s != nil {
-		return s
-	}
-	s := c.dirty[r]
-	if s == nil {
-		return nil
-	}
-	// Copying costs as much as there are slots, so that many lookups, or a part of as many, must share it.
-	if c.misses++; c.misses*promoteShare >= len(c.dirty) {
-		c.read.Store(new(c.dirty))
-		c.dirty, c.misses = nil, 0
-	}
-	return s
+	return nil
 }
 
 // Slot gives the slot of r, a new one if there is none.
-func (c *Cache[K, R, E, V]) Slot(r R) *Slot[V] {
-	if s := (*c.read.Load())[r]; s != nil {
+func (c *Cache[K, E, V]) Slot(r credref.Ref) *Slot[V] {
+	if s := c.front.Load().find(&r); s != nil {
 		return s
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.recent(r); s != nil {
+	f := c.front.Load()
+	if s := f.find(&r); s != nil {
 		return s
 	}
-	switch {
-	case c.dirty == nil:
-		c.dirty = alive(*c.read.Load(), 1)
-	case len(c.dirty) > 2*c.showing+slack:
-		c.dirty = alive(c.dirty, 1)
+	if f.full() {
+		f = newFront(f, 1)
+		c.front.Store(f)
 	}
-	s := new(Slot[V])
-	c.dirty[r] = s
+	s := &Slot[V]{ref: r}
+	f.add(s)
 	return s
-}
-
-const (
-	promoteShare = 8
-	slack        = 1024 // empty slots that are worth no clean-up
-)
-
-// alive copies the slots that show something.
-func alive[R comparable, V any](slots map[R]*Slot[V], extra int) map[R]*Slot[V] {
-	out := make(map[R]*Slot[V], len(slots)+extra)
-	for r, s := range slots {
-		if s.value.Load() != nil {
-			out[r] = s
-		}
-	}
-	return out
 }
 
 // Show makes s answer with v for as long as e lives, and adds cost to e's. It does nothing, and reports false, when e has
 // left the cache.
-func (c *Cache[K, R, E, V]) Show(e *Entry[E, V], s *Slot[V], v *V, cost int64) bool {
+func (c *Cache[K, E, V]) Show(e *Entry[E, V], s *Slot[V], v *V, cost int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !e.held {
 		return false
 	}
-	if s.life.Load() == &e.life {
+	if s.life.Load() == e.life {
 		s.value.Store(v)
 		return true
 	}
-	if s.value.Load() == nil {
-		c.showing++
-	}
 	// A reader takes life first, value second: stored the other way round, it never finds an older value with a newer life.
 	s.value.Store(v)
-	s.life.Store(&e.life)
+	s.life.Store(e.life)
 	e.slots = append(e.slots, s)
 	e.cost += cost
 	c.bytes += cost
@@ -186,7 +141,7 @@ func (c *Cache[K, R, E, V]) Show(e *Entry[E, V], s *Slot[V], v *V, cost int64) b
 
 // Put holds e under k at a cost in bytes, in place of what was there. It makes room by ending what was not asked for
 // for longest. It holds nothing, and reports false, when e alone is above the limit.
-func (c *Cache[K, R, E, V]) Put(k K, e *Entry[E, V], cost int64) bool {
+func (c *Cache[K, E, V]) Put(k K, e *Entry[E, V], cost int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old, ok := c.lru.Peek(k); ok {
@@ -204,7 +159,7 @@ func (c *Cache[K, R, E, V]) Put(k K, e *Entry[E, V], cost int64) bool {
 
 // shrink ends entries until the limits hold, keep last. An entry that answered since it was last looked at goes to the
 // young end instead: hits do not move it there themselves. Called with c.mu held.
-func (c *Cache[K, R, E, V]) shrink(keep *Entry[E, V]) {
+func (c *Cache[K, E, V]) shrink(keep *Entry[E, V]) {
 	for second := c.lru.Len(); c.lru.Len() > c.limits.Entries || c.limits.Bytes > 0 && c.bytes > c.limits.Bytes; second-- {
 		k, e, ok := c.lru.GetOldest()
 		if !ok {
@@ -220,16 +175,15 @@ func (c *Cache[K, R, E, V]) shrink(keep *Entry[E, V]) {
 }
 
 // end takes e away. Called with c.mu held.
-func (c *Cache[K, R, E, V]) end(k K, e *Entry[E, V]) {
+func (c *Cache[K, E, V]) end(k K, e *Entry[E, V]) {
 	e.life.until.Store(ended) // this alone ends every slot; what follows lets go of the memory
 	e.held = false
 	c.lru.Remove(k)
 	c.bytes -= e.cost
 	for _, s := range e.slots {
-		if s.life.Load() == &e.life {
+		if s.life.Load() == e.life {
 			s.life.Store(nil)
 			s.value.Store(nil)
-			c.showing--
 		}
 	}
 	e.slots = nil
@@ -239,7 +193,7 @@ func (c *Cache[K, R, E, V]) end(k K, e *Entry[E, V]) {
 }
 
 // Peek gives the entry of k, past its deadline or not, nil when there is none.
-func (c *Cache[K, R, E, V]) Peek(k K) *Entry[E, V] {
+func (c *Cache[K, E, V]) Peek(k K) *Entry[E, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, _ := c.lru.Peek(k)
@@ -247,7 +201,7 @@ func (c *Cache[K, R, E, V]) Peek(k K) *Entry[E, V] {
 }
 
 // Remove ends the entry of k and reports whether there was one.
-func (c *Cache[K, R, E, V]) Remove(k K) bool {
+func (c *Cache[K, E, V]) Remove(k K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.lru.Peek(k)
@@ -258,7 +212,7 @@ func (c *Cache[K, R, E, V]) Remove(k K) bool {
 }
 
 // RemoveIf ends every entry for which which reports true; it runs under the cache's lock and must not call the cache.
-func (c *Cache[K, R, E, V]) RemoveIf(which func(K, *Entry[E, V]) bool) {
+func (c *Cache[K, E, V]) RemoveIf(which func(K, *Entry[E, V]) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, k := range c.lru.Keys() {
@@ -269,7 +223,7 @@ func (c *Cache[K, R, E, V]) RemoveIf(which func(K, *Entry[E, V]) bool) {
 }
 
 // Resize changes the limits, and ends what is above them.
-func (c *Cache[K, R, E, V]) Resize(limits Limits) {
+func (c *Cache[K, E, V]) Resize(limits Limits) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	limits.Entries = max(limits.Entries, 1)
@@ -285,7 +239,7 @@ type Size struct {
 }
 
 // Size tells how full c is.
-func (c *Cache[K, R, E, V]) Size() Size {
+func (c *Cache[K, E, V]) Size() Size {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Size{Entries: c.lru.Len(), Bytes: c.bytes, Evicted: c.evicted}

@@ -1,8 +1,8 @@
 // Package cache is a bounded cache whose hits take no lock: golang-lru decides what stays, and a read-mostly front
 // answers.
 //
-// There are two names for what it holds. A key K names one secret, of which an Entry knows everything; a ref R is one way
-// to ask for a secret or for a part of it, and the answer to it is a V. Ten refs to ten fields of one secret are ten Slots
+// There are two names for what it holds. A key K names one secret, of which an Entry knows everything; a ref is one way to
+// ask for a secret or for a part of it, and the answer to it is a V. Ten refs to ten fields of one secret are ten Slots
 // that show parts of one Entry. A Slot answers until the deadline of its Entry, and ending the Entry, by one atomic write,
 // ends every Slot at once.
 //

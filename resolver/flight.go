@@ -187,7 +187,7 @@ func (r *Resolver) again(ref credref.Ref, h *Handle) *Value {
 	if h != nil {
 		return h.slot.Get(now)
 	}
-	return r.cache.Get(ref, now)
+	return r.cache.Get(&ref, now)
 }
 
 // aim gives the provider of ref and where to look for it.
@@ -256,7 +256,7 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 	}
 	for i, ref := range refs {
 		outcomes[i].Ref = ref
-		if outcomes[i].Value = r.cache.Get(ref, now); outcomes[i].Value != nil {
+		if outcomes[i].Value = r.cache.Get(&ref, now); outcomes[i].Value != nil {
 			continue
 		}
 		k := key{provider: ref.Provider, id: ref.ID, version: ref.Version}

@@ -20,7 +20,7 @@ import (
 // (credref.SubjectFrom), at which they look only where a provider has a scope; For gives them for another.
 type Resolver struct {
 	clock coarse
-	cache *cache.Cache[key, credref.Ref, record, Value]
+	cache *cache.Cache[key, record, Value]
 
 	ctx    context.Context // of everything that nobody waits for
 	cancel context.CancelCauseFunc
@@ -71,7 +71,7 @@ func New(c Config) (*Resolver, error) {
 	}
 	r.clock.now.Store(asleep)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
-	r.cache = cache.New[key, credref.Ref](c.Cache.orDefault(), func(_ key, e *entry) {
+	r.cache = cache.New[key](c.Cache.orDefault(), func(_ key, e *entry) {
 		if e.Payload.timer != nil {
 			e.Payload.timer.Stop()
 		}
@@ -259,7 +259,7 @@ func (r *Resolver) lookup(ref credref.Ref) (*provider, error) {
 // Resolve gives what ref points to, from the cache or from its store. A caller that leaves, since its ctx ends, does not
 // end the fetch for others. Errors are a *RefError.
 func (r *Resolver) Resolve(ctx context.Context, ref credref.Ref) (*Value, error) {
-	if v := r.cache.Get(ref, r.clock.now.Load()); v != nil {
+	if v := r.cache.Get(&ref, r.clock.now.Load()); v != nil {
 		return v, nil
 	}
 	return r.resolve(ctx, ref, nil, nil)

@@ -15,7 +15,7 @@ type View struct {
 
 // Resolve is Resolver.Resolve for the view's subject.
 func (v *View) Resolve(ctx context.Context, ref credref.Ref) (*Value, error) {
-	if out := v.r.cache.Get(ref, v.r.clock.now.Load()); out != nil {
+	if out := v.r.cache.Get(&ref, v.r.clock.now.Load()); out != nil {
 		return out, nil // only refs of providers without scope are found so
 	}
 	return v.r.resolve(ctx, ref, &v.subject, nil)
