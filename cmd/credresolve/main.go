@@ -11,6 +11,7 @@ import (
 // configSchema is the JSON Schema of a configuration. A test makes it from the Go types; linking what makes it would cost
 // every start.
 //
+//go:generate go test -count=1 -run ^TestSchemaIsOfTheTypes$ -update .
 //go:embed credresolve.schema.json
 var configSchema []byte
 

@@ -2,13 +2,11 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/credref/document"
 )
@@ -152,12 +150,4 @@ func summary(refs, failed, files int) string {
 		return s + "all ok"
 	}
 	return s + fmt.Sprintf("%d failed", failed)
-}
-
-// codeLine is err with its code in front, for lists.
-func codeLine(err error) string {
-	if errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Sprintf("%s: %v", backend.CodeUnsupported, cause(err))
-	}
-	return fmt.Sprintf("%s: %v", backend.CodeOf(err), cause(err))
 }
