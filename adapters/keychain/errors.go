@@ -35,6 +35,7 @@ var (
 	errMangled      = backend.Errorf(backend.CodeUnsupported, "the store gives back another value than was stored, and the former state was restored; encode it, say as base64")
 	errPassword     = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the password does not open the encrypted files, or an item is damaged", Remedy: "check the provider's password"}
 	errNoPassword   = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the password of the encrypted files is empty", Remedy: "set the provider's password"}
+	errLostPassword = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the password of the encrypted files is not where the provider's password points", Remedy: "store it there, or correct the setting"}
 	errDamaged      = backend.Errorf(backend.CodeInternal, "the item's file is damaged, or not of this store")
 	errCollides     = backend.Errorf(backend.CodeUnsupported, "the file system does not tell the item's name from that of another item")
 	errGarbage      = backend.Errorf(backend.CodeUnavailable, "the store's answer makes no sense")

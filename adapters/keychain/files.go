@@ -122,7 +122,7 @@ func (f *files) read(ctx context.Context, file, id string) (it keyring.Item, pas
 		case err == nil:
 			return it, password, nil
 		case ctx.Err() != nil, errors.As(err, &system), errors.Is(err, keyring.ErrKeyNotFound), errors.Is(err, errCrashed):
-			break
+			// It is not the password.
 		default: // the library has no error of its own for a wrong password
 			f.password.Reject(revision)
 			if attempt > 0 {
@@ -136,6 +136,9 @@ func (f *files) read(ctx context.Context, file, id string) (it keyring.Item, pas
 
 func (f *files) askPassword(ctx context.Context) (password, revision string, err error) {
 	secret, revision, err := f.password.Get(ctx)
+	if errors.Is(err, backend.ErrNotFound) {
+		return "", "", errLostPassword // not "not found", which the document's fallbacks and defaults would hide
+	}
 	if err != nil {
 		return "", "", err
 	}

@@ -104,6 +104,10 @@ func TestFilesPassword(t *testing.T) {
 	wantCode(t, getError(t, b, "a"), backend.CodeDenied)
 	wantCode(t, getError(t, b, "missing"), backend.CodeNotFound)
 	wantCode(t, b.Probe(t.Context()), backend.CodeDenied)
+	lost := backend.NewSource(func(context.Context) (backend.Secret, string, error) {
+		return backend.Secret{}, "", backend.Errorf(backend.CodeNotFound, "no")
+	}, nil)
+	wantCode(t, getError(t, open(t, Config{Backend: "file", Path: dir, Password: lost}, backend.Host{}), "a"), backend.CodeAuthRequired)
 }
 
 func TestFilesDamaged(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,10 @@ func TestKeyctl(t *testing.T) {
 	for _, scope := range keyctlScopes() {
 		t.Run(scope, func(t *testing.T) {
 			t.Parallel()
+			if scope == "session" && os.Getenv(inSession) == "" {
+				testInSession(t)
+				return
+			}
 			service := fmt.Sprintf("credresolve-test-%d-%s", os.Getpid(), scope)
 			b := open(t, Config{Backend: "keyctl", Service: service, KeyctlScope: scope}, backend.Host{StateDir: state(t)})
 			t.Cleanup(func() {
@@ -50,6 +55,47 @@ func TestKeyctl(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		})
+	}
+}
+
+// inSession is set where this test program runs in a session keyring of its own.
+const inSession = "CREDRESOLVE_KEYCHAIN_IN_SESSION"
+
+// testInSession runs the test of the scope session where there is a session.
+func testInSession(t *testing.T) {
+	t.Helper()
+	keyctl, err := exec.LookPath("keyctl")
+	if err != nil {
+		t.Skip("needs keyutils: run make test")
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), keyctl, "session", "-", program, "-test.run=^TestKeyctl$/^session$", "-test.v")
+	cmd.Env = append(os.Environ(), inSession+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestKeyctl/session") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Without a session, keys would be gone as soon as they are written.
+func TestKeyctlNoSession(t *testing.T) {
+	t.Parallel()
+	session, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if err != nil {
+		t.Skip("needs the kernel's keyrings, which this sandbox forbids: run make test outside of it")
+	}
+	if shared, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_USER_SESSION_KEYRING, false); err != nil || shared != session {
+		t.Skip("needs a process without a login session: run make test from a service")
+	}
+	b := open(t, Config{Backend: "keyctl", KeyctlScope: "session"}, backend.Host{})
+	for _, err := range []error{b.Probe(t.Context()), getError(t, b, "a"), putError(t, b, "a", canary, backend.Condition{})} {
+		wantCode(t, err, backend.CodeUnavailable)
+		if err == nil || !strings.Contains(err.Error(), "keyctl session") {
+			t.Errorf("%v does not say what to do", err)
+		}
 	}
 }
 

@@ -2,4 +2,4 @@
 
 package keychain
 
-func joinSession() {}
+func enterKeyrings(string) error { return nil }

@@ -133,9 +133,9 @@ func call[T any](ctx context.Context, s *system, doing string, f func(keyring.Ke
 		}
 		allowInteraction(s.interactive)
 		if s.kind == keyctlName {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			joinSession()
+			if err := enterKeyrings(s.scope); err != nil {
+				return result, osError(doing+" "+string(s.kind), err)
+			}
 		}
 		ring, err := keyring.Open(s.config)
 		if err == nil {

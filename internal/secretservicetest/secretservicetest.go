@@ -170,6 +170,52 @@ func (s *Service) Lock(t testing.TB) {
 	}
 }
 
+// Unlock unlocks the default collection.
+func (s *Service) Unlock(t testing.TB) {
+	t.Helper()
+	var output dbus.Variant
+	var session dbus.ObjectPath
+	call := s.conn.Object(name, root).Call("org.freedesktop.Secret.Service.OpenSession", 0, "plain", dbus.MakeVariant(""))
+	if err := call.Store(&output, &session); err != nil {
+		t.Fatal(err)
+	}
+	secret := struct {
+		Session           dbus.ObjectPath
+		Parameters, Value []byte
+		ContentType       string
+	}{session, []byte{}, []byte(password), "text/plain"}
+	// GNOME Keyring's own way to unlock without a prompt, which its login module uses.
+	call = s.conn.Object(name, root).Call("org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface.UnlockWithMasterPassword", 0, login, secret)
+	if call.Err != nil {
+		t.Fatal(call.Err)
+	}
+	if err := s.conn.Object(name, session).Call("org.freedesktop.Secret.Session.Close", 0).Err; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Hang makes the service deaf until resume is called.
+func (s *Service) Hang(t testing.TB) (resume func()) {
+	t.Helper()
+	pid := s.daemon.cmd.Process
+	if err := pid.Signal(stopSignal); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = pid.Signal(continueSignal) }
+}
+
+// Stop ends the service until resume is called.
+func (s *Service) Stop(t testing.TB) (resume func()) {
+	t.Helper()
+	s.daemon.stop()
+	for deadline := time.Now().Add(patience); s.owned(t); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("gnome-keyring-daemon did not end")
+		}
+	}
+	return func() { s.startDaemon(t) }
+}
+
 // Sessions counts the sessions that clients have open.
 func (s *Service) Sessions(t testing.TB) int {
 	t.Helper()
@@ -198,13 +244,7 @@ func (s *Service) Conn() *dbus.Conn { return s.conn }
 // Restart ends the service and starts it again, with the same items and the same password.
 func (s *Service) Restart(t testing.TB) {
 	t.Helper()
-	s.daemon.stop()
-	for deadline := time.Now().Add(patience); s.owned(t); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("gnome-keyring-daemon did not end")
-		}
-	}
-	s.startDaemon(t)
+	s.Stop(t)()
 }
 
 // process is a program that ends with the test.
