@@ -15,7 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/credresolve/credresolve/backend"
 )
@@ -35,11 +34,11 @@ type Backend struct {
 	callerBound bool
 	life        context.Context // ends with Close
 	end         context.CancelFunc
-	loading     singleflight.Group
 	noBatch     atomic.Int64 // until when, in Unix nanoseconds, BatchGetSecretValue is not tried
 
 	mu      sync.Mutex
 	current *session
+	loading *loading // nil when none is under way
 	closed  bool
 }
 

@@ -48,46 +48,54 @@ type session struct {
 	close  func()
 }
 
+// loading is a session in the making.
+type loading struct {
+	done chan struct{} // closed when the rest is set
+	s    *session
+	err  error
+}
+
 // session gives the session in use, or makes one. It does so once for all who wait, and again after a failure.
 func (b *Backend) session(ctx context.Context) (*session, error) {
-	b.mu.Lock()
-	s, closed := b.current, b.closed
-	b.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case closed:
-		return nil, errClosed
-	case s != nil:
-		return s, nil
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	loaded := b.loading.DoChan("", func() (any, error) {
-		b.mu.Lock()
-		s, closed := b.current, b.closed
-		b.mu.Unlock()
-		if closed || s != nil { // made between our look and this flight
-			return s, nil
-		}
-		ctx, cancel := context.WithTimeout(b.life, loadTimeout)
-		defer cancel()
-		s, err := b.config.load(ctx)
-		if err != nil {
-			return s, err
-		}
-		b.mu.Lock()
+	b.mu.Lock()
+	if b.closed || b.current != nil {
 		defer b.mu.Unlock()
-		b.current = s
-		return s, nil
-	})
+		if b.closed {
+			return nil, errClosed
+		}
+		return b.current, nil
+	}
+	l := b.loading
+	if l == nil {
+		l = &loading{done: make(chan struct{})}
+		b.loading = l
+		go b.load(l)
+	}
+	b.mu.Unlock()
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case r := <-loaded:
-		s, _ := r.Val.(*session)
-		if r.Err == nil && s == nil {
-			return nil, errClosed
-		}
-		return s, r.Err
+	case <-l.done:
+		return l.s, l.err
+	}
+}
+
+func (b *Backend) load(l *loading) {
+	defer close(l.done)
+	ctx, cancel := context.WithTimeout(b.life, loadTimeout)
+	l.s, l.err = b.config.load(ctx)
+	cancel()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loading = nil
+	switch {
+	case b.closed:
+		l.s, l.err = nil, errClosed
+	case l.err == nil:
+		b.current = l.s
 	}
 }
 

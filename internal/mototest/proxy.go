@@ -31,6 +31,7 @@ type Proxy struct {
 	mu     sync.Mutex
 	calls  []Call
 	faults map[string][]Fault
+	broken func(Call) Fault
 }
 
 // Call is a call that was made.
@@ -95,9 +96,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		op = form.Get("Action")
 	}
 	p.mu.Lock()
-	p.calls = append(p.calls, Call{Op: op, Header: r.Header.Clone(), Body: string(body)})
+	call := Call{Op: op, Header: r.Header.Clone(), Body: string(body)}
+	p.calls = append(p.calls, call)
 	var fault Fault
-	if queue := p.faults[op]; len(queue) > 0 {
+	if p.broken != nil {
+		fault = p.broken(call)
+	}
+	if queue := p.faults[op]; fault == nil && len(queue) > 0 {
 		fault, p.faults[op] = queue[0], queue[1:]
 	}
 	p.mu.Unlock()
@@ -113,6 +118,18 @@ func (p *Proxy) Fail(op string, faults ...Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults[op] = append(p.faults[op], faults...)
+}
+
+// Break makes every call meet the fault that broken gives for it, if any, until undo.
+func (p *Proxy) Break(broken func(Call) Fault) (undo func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken = broken
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.broken = nil
+	}
 }
 
 // Times is n times the same fault.

@@ -4,6 +4,8 @@
 #  - BatchGetSecretValue took any number of ids, and left out those it did not find instead of listing them in Errors;
 #  - calls ran side by side on the same secret, so that a compare-and-swap could be won twice;
 #  - DescribeSecret and PutSecretValue let a secret be used that waits for its deletion, CreateSecret called it existing.
+#  - pages of ListSecrets began at a number, so that a deletion between two pages hid a secret. They are also shorter than
+#    asked for, as those of AWS may be, so that a few secrets make several pages.
 import json
 import os
 import sys
@@ -15,6 +17,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 Backend = models.SecretsManagerBackend
 one_at_a_time = threading.RLock()
+PAGE = 20
 DELETED = "You can't perform this operation on the secret because it was marked for deletion."
 
 
@@ -75,6 +78,14 @@ def create_secret(original, self, name, *args, **kwargs):
             "You can't create this secret because a secret with this name is already scheduled for deletion."
         )
     return original(self, name, *args, **kwargs)
+
+
+@correct("list_secrets")
+def list_secrets(original, self, filters, max_results=None, next_token=None, include_planned_deletion=False):
+    found, _ = original(self, filters, 1_000_000, None, include_planned_deletion)
+    found = sorted((s for s in found if s["Name"] > (next_token or "")), key=lambda s: s["Name"])
+    page = found[: min(max_results or 100, PAGE)]
+    return page, page[-1]["Name"] if len(page) < len(found) else None
 
 
 @correct("get_secret_value")
