@@ -94,8 +94,8 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		return nil, err
 	}
 	c, err := b.get(ctx, p, req.Version)
-	if errors.Is(err, backend.ErrNotFound) {
-		if p, moved := b.relocate(ctx, p); moved {
+	if errors.Is(err, backend.ErrNotFound) || err == errBlindV2 {
+		if p, moved := b.relocate(ctx, p, err == errBlindV2); moved {
 			return b.get(ctx, p, req.Version)
 		}
 	}

@@ -102,16 +102,17 @@ func (b *Backend) locate(ctx context.Context, id string) (place, error) {
 func (b *Backend) locateToWrite(ctx context.Context, id string) (place, error) {
 	p, err := b.locate(ctx, id)
 	if err == nil {
-		if moved, ok := b.relocate(ctx, p); ok {
+		if moved, ok := b.relocate(ctx, p, false); ok {
 			return moved, nil
 		}
 	}
 	return p, err
 }
 
-// relocate asks the server again for the mount of an id that was not found, and reports whether the answer is news.
-func (b *Backend) relocate(ctx context.Context, old place) (place, bool) {
-	if b.settings.KVVersion != 0 || old.path == "" || time.Since(old.seen) < mountTrust {
+// relocate asks the server again for the mount of an id that was not found, and reports whether the answer is news. What
+// was learned of late is believed, unless it is surely wrong.
+func (b *Backend) relocate(ctx context.Context, old place, surely bool) (place, bool) {
+	if b.settings.KVVersion != 0 || old.path == "" || !surely && time.Since(old.seen) < mountTrust {
 		return place{}, false
 	}
 	path, _ := b.full(old.id)
