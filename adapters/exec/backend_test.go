@@ -123,7 +123,7 @@ func TestBatch(t *testing.T) {
 	t.Parallel()
 	path := program(t, "python3", pythonStore)
 	b := open(t, exec.Config{Command: path})
-	for _, tt := range []struct {
+	tests := []struct {
 		id, want string
 		code     backend.Code
 		retry    time.Duration
@@ -147,34 +147,35 @@ func TestBatch(t *testing.T) {
 		{id: "AMBIGUOUS_DUPLICATE_KEY", code: backend.CodeInternal},
 		{id: canary, code: backend.CodeInternal},
 		{id: "", code: backend.CodeInvalidID},
-	} {
-		t.Run(tt.id, func(t *testing.T) {
-			t.Parallel()
-			// Alone, and in a batch with another and itself.
-			one, err := b.Get(t.Context(), backend.Request{ID: tt.id})
-			results := []backend.Result{{Credential: one, Err: err}}
-			batch, err := b.GetBatch(t.Context(), requests(tt.id, "a", tt.id))
-			must(t, err)
-			if batch[1].Err != nil || show(batch[1].Credential) != "secret-a" {
-				t.Errorf("the other id suffered: %v", batch[1].Err)
-			}
-			want := tt.code
-			if want == "" {
-				want = backend.CodeOK
-			}
-			for _, r := range append(results, batch[0], batch[2]) {
-				switch {
-				case backend.CodeOf(r.Err) != want:
-					t.Errorf("got %v, want %q", r.Err, want)
-				case r.Err == nil && show(r.Credential) != tt.want:
-					t.Errorf("got  %s\nwant %s", show(r.Credential), tt.want)
-				case r.Err != nil && strings.Contains(r.Err.Error(), canary):
-					t.Errorf("the error holds the program's text: %v", r.Err)
-				case backend.RetryAfter(r.Err) != tt.retry:
-					t.Errorf("retry after %v, want %v", backend.RetryAfter(r.Err), tt.retry)
-				}
-			}
-		})
+	}
+	var reqs []backend.Request
+	for _, tt := range tests {
+		reqs = append(reqs, backend.Request{ID: tt.id})
+	}
+	results, err := b.GetBatch(t.Context(), reqs)
+	must(t, err)
+	for i, tt := range tests {
+		r := results[i]
+		want := tt.code
+		if want == "" {
+			want = backend.CodeOK
+		}
+		switch {
+		case backend.CodeOf(r.Err) != want:
+			t.Errorf("%s: got %v, want %q", tt.id, r.Err, want)
+		case r.Err == nil && show(r.Credential) != tt.want:
+			t.Errorf("%s: got  %s\nwant %s", tt.id, show(r.Credential), tt.want)
+		case r.Err != nil && strings.Contains(r.Err.Error(), canary):
+			t.Errorf("%s: the error holds the program's text: %v", tt.id, r.Err)
+		case backend.RetryAfter(r.Err) != tt.retry:
+			t.Errorf("%s: retry after %v, want %v", tt.id, backend.RetryAfter(r.Err), tt.retry)
+		}
+	}
+	if c, err := b.Get(t.Context(), backend.Request{ID: "a"}); err != nil || show(c) != "secret-a" {
+		t.Errorf("alone: %v", err)
+	}
+	if _, err := b.Get(t.Context(), backend.Request{ID: "DENIED"}); !errors.Is(err, backend.ErrDenied) {
+		t.Errorf("alone, denied: %v", err)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	maxKeys    = 10_000
 	maxTags    = 10_000  // and anchors
 	maxNodes   = 500_000 // after merging
-	maxGrowth  = 10      // of the JSON text, as a multiple of the limit of the file's size
+	maxGrowth  = 2       // of what aliases make of it, as a multiple of the limit of the file's size
 	tooDeep    = "nesting that is too deep"
 	tooLarge   = "more than can be taken in"
 	notAllowed = "a tag that is not supported"
@@ -66,7 +66,11 @@ func jsonFromYAML(content []byte, limit int64) (text []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w := yamlWriter{limit: int(min(limit, 1<<30)) * maxGrowth}
+	// Aliases of aliases would otherwise make it as long as they like.
+	if root.length() > min(limit, maxSize/4)*maxGrowth {
+		return nil, &syntaxError{reason: "aliases that make it " + tooLarge}
+	}
+	var w yamlWriter
 	w.enc = json.NewEncoder(&w.out)
 	w.enc.SetEscapeHTML(false)
 	if err := w.write(root); err != nil {
@@ -126,7 +130,23 @@ type yamlNode struct {
 	text  string // of a scalar
 	keys  []string
 	items []*yamlNode // of a sequence; of a mapping in the order of keys
+	size  int64       // about the length of its JSON text
 }
+
+// add adds an item to a mapping or, without a key, to a sequence.
+func (n *yamlNode) add(key string, item *yamlNode) {
+	if n.kind == yamlMapping {
+		n.keys = append(n.keys, key)
+	}
+	n.items = append(n.items, item)
+	if n.size += int64(len(key)) + item.length() + 4; n.size < 0 || n.size > maxSize {
+		n.size = maxSize // enough to be too much, and small enough to be added to
+	}
+}
+
+func (n *yamlNode) length() int64 { return n.size + int64(len(n.text)) }
+
+const maxSize = 1 << 60
 
 type yamlKind int
 
@@ -192,7 +212,7 @@ func (r *yamlReader) read(from ast.Node, depth int) (*yamlNode, error) {
 			if err != nil {
 				return nil, err
 			}
-			n.items = append(n.items, v)
+			n.add("", v)
 		}
 		return n, nil
 	case *ast.MappingNode:
@@ -269,8 +289,7 @@ func (r *yamlReader) mapping(pairs []*ast.MappingValueNode, depth int) (*yamlNod
 			return nil, place(pair.Key.GetToken(), "the same key twice")
 		}
 		own[key.text] = true
-		n.keys = append(n.keys, key.text)
-		n.items = append(n.items, v)
+		n.add(key.text, v)
 	}
 	// What stands in the mapping itself wins, then what was merged first.
 	for _, m := range merged {
@@ -280,25 +299,20 @@ func (r *yamlReader) mapping(pairs []*ast.MappingValueNode, depth int) (*yamlNod
 		for i, key := range m.keys {
 			if !own[key] {
 				own[key] = true
-				n.keys = append(n.keys, key)
-				n.items = append(n.items, m.items[i])
+				n.add(key, m.items[i])
 			}
 		}
 	}
 	return n, nil
 }
 
-// yamlWriter writes JSON up to a limit, which aliases of aliases would otherwise make as long as they like.
+// yamlWriter writes JSON.
 type yamlWriter struct {
-	out   bytes.Buffer
-	enc   *json.Encoder
-	limit int
+	out bytes.Buffer
+	enc *json.Encoder
 }
 
 func (w *yamlWriter) write(n *yamlNode) error {
-	if w.out.Len() > w.limit {
-		return &syntaxError{reason: "aliases that make it " + tooLarge}
-	}
 	switch n.kind {
 	case yamlText:
 		return w.string(n.text)
