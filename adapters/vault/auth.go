@@ -43,6 +43,8 @@ func methods() map[string]method {
 			remedy: "run: vault login, or set VAULT_TOKEN or auth.token"},
 		"token_file": {static: true, takes: []string{"token_file"}, needs: []string{"token_file"},
 			remedy: "see that the agent that writes auth.token_file is running"},
+		"none": {static: true,
+			remedy: "see that the agent at address logs in by itself, and that it lets its token be used (use_auto_auth_token)"},
 		"approle": {takes: []string{"mount", "role_id", "secret_id", "secret_id_wrapped"}, needs: []string{"role_id"},
 			remedy:  "issue a new secret id with: vault write -f auth/<mount>/role/<role>/secret-id",
 			path:    func(Auth) string { return "login" },
@@ -226,6 +228,8 @@ func (b *Backend) findToken(ctx context.Context) (backend.Secret, func(), error)
 	a := b.settings.Auth
 	nothing := func() {}
 	switch {
+	case a.method() == "none":
+		return backend.NewSecret(nil), nothing, nil
 	case a.method() == "token_file":
 		s, err := b.fromFile("token_file", a.TokenFile)
 		return s, nothing, err

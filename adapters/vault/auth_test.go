@@ -206,6 +206,26 @@ func TestTokenFile(t *testing.T) {
 	getFails(t, with(writeFile(t, "lines", "a\n"+canary)), m+"/x", "", backend.ErrAuthRequired, "not a token")
 }
 
+// An agent puts its own token into requests that have none.
+func TestLoginOfAnAgent(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Start(t)
+	m := kv(t, s)
+	p := s.Proxy(t)
+	b := openWith(t, vault.Config{Address: p.URL, Auth: vault.Auth{Method: "none"}}, map[string]string{"VAULT_TOKEN": canary})
+	fails(t, b.Probe(t.Context()), backend.ErrAuthRequired, "agent")
+	p.Fail("/v1/", -1, func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+		if r.Header.Get("X-Vault-Token") != "" {
+			t.Error("a token was sent")
+		}
+		r.Header.Set("X-Vault-Token", s.Token)
+		server.ServeHTTP(w, r)
+	})
+	if field(t, get(t, b, m+"/x", ""), "k") != "v" {
+		t.Error("wrong value")
+	}
+}
+
 // The test server has neither of these methods: what is sent is checked instead.
 func TestLoginByJWTAndKubernetes(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,8 @@ type Config struct {
 
 // Auth says how to log in. A setting that the method does not use is an error.
 type Auth struct {
-	// Method is token, token_file, approle, userpass, kubernetes, jwt or cert. Empty: token.
+	// Method is token, token_file, approle, userpass, kubernetes, jwt, cert, or none where an agent at Address puts its own
+	// token into every request. Empty: token.
 	Method string `yaml:"method"`
 	// Mount is the path of the auth method, without auth/. Empty: the method's name.
 	Mount string `yaml:"mount"`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -764,4 +763,19 @@ func TestProcessEnvironmentIsIgnored(t *testing.T) {
 	}
 }
 
-var _ http.Handler = (*vaulttest.Proxy)(nil)
+func BenchmarkGet(b *testing.B) {
+	s := vaulttest.Start(b)
+	m := s.Mount(b, "kv", map[string]string{"version": "2"})
+	s.Write(b, m+"/data/x", map[string]any{"data": map[string]any{"k": "v"}})
+	v, err := vault.New(vault.Config{Address: s.Addr, Auth: vault.Auth{Token: secret(s.Token)}}, backend.Host{LookupEnv: func(string) (string, bool) { return "", false }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer v.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.Get(b.Context(), backend.Request{ID: m + "/x"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
