@@ -298,6 +298,20 @@ func TestJobControl(t *testing.T) {
 	s.wantStatus(0)
 }
 
+// What the command leaves behind holds its terminal, and does not hold us.
+func TestRedactOnATerminalDoesNotWaitForGrandchildren(t *testing.T) {
+	t.Parallel()
+	dir, env := workDir(t)
+	s := startOnTerminal(t, dir, env, "credresolve", "run", "--redact", "app.env", "--", "sh", "-c", `trap '' HUP; sleep 15 & echo "done $PW"`)
+	began := time.Now()
+	s.expect(`done \[redacted\]`)
+	s.wantStatus(0)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	s.wantSane()
+}
+
 // The output alone is a terminal: the command sees one, and its lines look as they should.
 func TestRedactWithPipedInput(t *testing.T) {
 	t.Parallel()

@@ -167,7 +167,7 @@ func TestBinaryValue(t *testing.T) {
 func TestProbeTellsWhatFails(t *testing.T) {
 	t.Parallel()
 	stdout, _, status := newProgram(t).run("", "providers", "--probe")
-	if status != 8 || !strings.Contains(stdout, "auth_required: no login") || !strings.Contains(stdout, "unsupported: this provider cannot be probed") {
+	if status != 8 || !strings.Contains(stdout, "auth_required  no login\n") || !strings.Contains(stdout, "unsupported    this provider cannot be probed") {
 		t.Errorf("status %d, want 8; printed %s", status, stdout)
 	}
 }

@@ -69,11 +69,36 @@ func inForeground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-func openTerminal() (master, slave *os.File, err error) { return pty.Open() }
+// openTerminal makes a terminal. A read of master ends when master is closed, whoever still holds slave; that of the file
+// which the library gives would not, since it blocks in the kernel.
+func openTerminal() (master, slave *os.File, err error) {
+	blocking, slave, err := pty.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer blocking.Close()
+	fd, err := unix.FcntlInt(blocking.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		_ = slave.Close()
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fd), blocking.Name()), slave, nil
+}
 
+// resize gives the child's terminal the size of ours, at the start and when that changes.
 func (f *filter) resize(sig os.Signal) {
-	if f.master != nil && (sig == nil || sig == syscall.SIGWINCH) {
-		_ = pty.InheritSize(f.terminal, f.master)
+	if f.master == nil || sig != nil && sig != syscall.SIGWINCH {
+		return
+	}
+	size, err := unix.IoctlGetWinsize(int(f.terminal.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return
+	}
+	if conn, err := f.master.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) })
 	}
 }
 

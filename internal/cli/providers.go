@@ -143,6 +143,7 @@ func (s *session) instances(ctx context.Context, probe bool) (out []providerInst
 		return nil, nil, stop
 	}
 	for i, err := range errs {
+		out[i].Detail = backend.Describe(backends[i]).Detail // which store was chosen, and why, may be known now
 		out[i].Probe = &probed{OK: err == nil, Error: newFailure(err)}
 		if errors.Is(err, errors.ErrUnsupported) {
 			errs[i] = nil
@@ -168,14 +169,15 @@ func (inv inventory) table(probe bool) []byte {
 		row(append(head, "DETAIL")...)
 		for _, p := range inv.Providers {
 			cells := []string{p.Name, p.Kind, dash(strings.Join(p.Capabilities, ","))}
+			detail := p.Detail
 			if probe {
 				result := "ok"
-				if !p.Probe.OK {
-					result = fmt.Sprintf("%s: %s", p.Probe.Error.Code, p.Probe.Error.Message)
+				if !p.Probe.OK { // why, in the place of what is known without a probe
+					result, detail = string(p.Probe.Error.Code), p.Probe.Error.Message
 				}
 				cells = append(cells, result)
 			}
-			row(append(cells, dash(p.Detail))...)
+			row(append(cells, dash(detail))...)
 		}
 		_ = w.Flush() // to memory
 		fmt.Fprintln(&out)
