@@ -25,6 +25,9 @@ type known struct {
 	metadata     map[string]string
 }
 
+// String gives backend.Redacted.
+func (v *Value) String() string { return backend.Redacted }
+
 // Secret is the one secret that the ref selects.
 func (v *Value) Secret() backend.Secret { return v.secret }
 
