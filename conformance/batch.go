@@ -67,7 +67,8 @@ func batchCases() []Case {
 			},
 		},
 		{
-			Name: "batch/same-as-get", Capability: capBatch, Rule: "a batch gives the same credentials and errors as single Gets", Needs: []string{"batch/order", "batch/partial", "get/identity"},
+			Name: "batch/same-as-get", Capability: capBatch, Rule: "a batch gives the same credentials and errors as single Gets",
+			Needs: []string{"batch/order", "batch/partial", "get/identity", "error/type", "version/refused", "version/missing"},
 			run: func(t *trial) {
 				b := t.batcher()
 				ids, _ := t.several(2)
@@ -87,7 +88,7 @@ func batchCases() []Case {
 			},
 		},
 		{
-			Name: "batch/large", Capability: capBatch, Rule: "a batch of more requests than one call of the store carries is answered whole", Needs: []string{"batch/order", "batch/duplicates"},
+			Name: "batch/large", Capability: capBatch, Rule: "a batch of more requests than one call of the store carries is answered whole", Needs: []string{"batch/duplicates", "batch/partial"},
 			run: func(t *trial) {
 				b := t.batcher()
 				n := 50

@@ -62,7 +62,7 @@ func probeCases() []Case {
 			},
 		},
 		{
-			Name: "probe/fails", Capability: capProbe, Rule: "Probe says no when Get would fail for every secret, and with the same error", Needs: []string{"probe/ok", "fault/unavailable", "fault/locked", "fault/auth-required"},
+			Name: "probe/fails", Capability: capProbe, Rule: "Probe says no when Get would fail for every secret, and with the same error", Needs: []string{"probe/ok", "fault/recovers", "fault/unavailable", "fault/locked", "fault/auth-required"},
 			run: func(t *trial) {
 				b := t.open()
 				id, _ := t.stored()

@@ -39,22 +39,7 @@ func contextCases() []Case {
 			Name: "context/deadline", Rule: "Get returns within 100 ms of its deadline, also when the store hangs", Needs: []string{"context/ended"},
 			run: func(t *trial) {
 				b, id := t.hanging()
-				t.at("in Get of a store that hangs")
-				took, err := fastest(func() (time.Duration, error) {
-					ctx, cancel := context.WithTimeout(t.ctx, 20*time.Millisecond)
-					defer cancel()
-					err := <-t.after(ctx, func() error {
-						_, err := b.Get(ctx, request(id))
-						return err
-					})
-					end, _ := ctx.Deadline()
-					return time.Since(end), err
-				})
-				if took > promptly {
-					t.Errorf("Get: expected its return within %v of the deadline, saw none", promptly)
-					return
-				}
-				t.wantErr("Get after its deadline", err, backend.CodeTimeout)
+				t.wantDeadline(func() backend.Backend { return b }, id, backend.CodeTimeout)
 			},
 		},
 		{
@@ -149,6 +134,27 @@ func (t *trial) returns(what string, code backend.Code, f func(ctx context.Conte
 	case !early:
 		t.wantErr(what+" after a cancellation", err, code)
 	}
+}
+
+// wantDeadline fails the case unless a Get of a backend that hangs returns soon after its deadline, with one of the codes.
+func (t *trial) wantDeadline(hanging func() backend.Backend, id string, codes ...backend.Code) {
+	took, err := fastest(func() (time.Duration, error) {
+		b := hanging()
+		t.at("in Get of a store that hangs")
+		ctx, cancel := context.WithTimeout(t.ctx, 20*time.Millisecond)
+		defer cancel()
+		err := <-t.after(ctx, func() error {
+			_, err := b.Get(ctx, request(id))
+			return err
+		})
+		end, _ := ctx.Deadline()
+		return time.Since(end), err
+	})
+	if took > promptly {
+		t.Errorf("Get: expected its return within %v of the deadline, saw none", promptly)
+		return
+	}
+	t.wantErr("Get after its deadline", err, codes...)
 }
 
 // after calls f and passes its error on, or some error when f does not return soon after ctx ended.

@@ -81,7 +81,12 @@ func (t *trial) id(name string) string {
 	t.ids++
 	n := t.ids
 	t.mu.Unlock()
-	id := t.storeID(t.tag + "-" + strconv.Itoa(n) + "-" + name)
+	return t.named(strconv.Itoa(n) + "-" + name)
+}
+
+// named gives the id of the case that has that name, which is deleted from the store when the case is over.
+func (t *trial) named(name string) string {
+	id := t.storeID(t.tag + "-" + name)
 	if t.h.Delete != nil {
 		t.Cleanup(func() { t.h.Delete(t, id) })
 	}
