@@ -221,8 +221,8 @@ func busAddress(env env) string {
 func dialAddresses(ctx context.Context, addresses string) (net.Conn, error) {
 	if addresses == "" {
 		return nil, &backend.Error{
-			Code: backend.CodeUnavailable, Reason: "there is no D-Bus session bus: neither $DBUS_SESSION_BUS_ADDRESS nor a socket in $XDG_RUNTIME_DIR",
-			Remedy: "log in on a desktop, or run under dbus-run-session",
+			Code: backend.CodeUnavailable, Reason: "there is no D-Bus session bus",
+			Remedy: "set $DBUS_SESSION_BUS_ADDRESS, or run under dbus-run-session",
 		}
 	}
 	failure := backend.Errorf(backend.CodeUnavailable, "the address of the session bus in $DBUS_SESSION_BUS_ADDRESS is of no known form")
