@@ -4,8 +4,16 @@ package process
 
 import (
 	"os"
+	"os/exec"
 	"syscall"
 )
+
+// child is a running program and its process group.
+type child struct {
+	cmd   *exec.Cmd
+	state *os.ProcessState
+	err   error
+}
 
 // attributes gives the program a session, which has a process group of its own and no terminal.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

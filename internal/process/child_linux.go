@@ -3,10 +3,14 @@ package process
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// child is a running program and its process group.
+type child struct{ cmd *exec.Cmd }
 
 // attributes gives the program a session, which has a process group of its own and no terminal, and ends it should we be
 // killed.

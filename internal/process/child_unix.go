@@ -12,13 +12,6 @@ import (
 
 const textBusy = syscall.ETXTBSY
 
-// child is a running program and its process group.
-type child struct {
-	cmd   *exec.Cmd
-	state *os.ProcessState
-	err   error
-}
-
 func startChild(cmd *exec.Cmd) (*child, error) {
 	cmd.SysProcAttr = attributes()
 	if err := cmd.Start(); err != nil {
