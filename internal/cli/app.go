@@ -27,8 +27,8 @@ import (
 	"github.com/credresolve/credresolve/backend"
 )
 
-// Program is what the command gets from outside. It looks at nothing else: not at the environment of the process, not at
-// its arguments, only at the working directory.
+// Program is what the command gets from outside. It looks at nothing else, but for the working directory, and $PATH for the
+// command that run starts.
 type Program struct {
 	Args                  []string // without the program's name
 	Environ               []string // as os.Environ gives it
