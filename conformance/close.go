@@ -160,8 +160,7 @@ func (t *trial) life(hang bool) {
 	}
 	if l, ok := b.(backend.Lister); ok {
 		t.at("in List")
-		for range l.List(t.ctx, id) {
-		}
+		_ = t.drain(t.ctx, l, id)
 	}
 	if w, ok := b.(backend.Watcher); ok {
 		t.at("in Watch")

@@ -46,10 +46,7 @@ func concurrencyCases() []Case {
 				checker, ok := b.(backend.Checker)
 				add(ok, func() { _, _ = checker.CurrentVersion(t.ctx, request(id)) })
 				lister, ok := b.(backend.Lister)
-				add(ok, func() {
-					for range lister.List(t.ctx, id) {
-					}
-				})
+				add(ok, func() { _ = t.drain(t.ctx, lister, id) })
 				writer, ok := b.(backend.Writer)
 				written := t.id("written")
 				add(ok, func() { _, _ = writer.Put(t.ctx, request(written), plainValue([]byte("v")), backend.Condition{}) })

@@ -75,14 +75,7 @@ func contextCases() []Case {
 				})
 				try("Delete", ok, func(ctx context.Context) error { return writer.Delete(ctx, request(id), backend.Condition{}) })
 				lister, ok := b.(backend.Lister)
-				try("List", ok, func(ctx context.Context) error {
-					for _, err := range lister.List(ctx, id) {
-						if err != nil {
-							return err
-						}
-					}
-					return nil
-				})
+				try("List", ok, func(ctx context.Context) error { return t.drain(ctx, lister, id) })
 				renewer, ok := b.(backend.Renewer)
 				lease := backend.Lease{ID: id, Duration: leaseTime, Renewable: true}
 				try("Renew", ok, func(ctx context.Context) error {

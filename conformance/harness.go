@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"slices"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -41,6 +42,8 @@ type Harness struct {
 	Limits Limits
 	// Private: each Open gives a store of its own, to which Put and the others then belong, as with a store in memory.
 	Private bool
+	// Only chooses the cases to run; nil: all of them. Those that are not chosen are not in the report.
+	Only func(Case) bool
 	// CaseTime is how long one case may take; zero: 10 s.
 	CaseTime time.Duration
 }
@@ -96,6 +99,14 @@ func (h Harness) caseTime() time.Duration {
 		return h.CaseTime
 	}
 	return 10 * time.Second
+}
+
+func (h Harness) cases() []Case {
+	cases := Cases()
+	if h.Only == nil {
+		return cases
+	}
+	return slices.DeleteFunc(cases, func(c Case) bool { return !h.Only(c) })
 }
 
 func (l Limits) page() int {

@@ -101,6 +101,15 @@ func (r *recorder) at(step string) {
 	r.step = step
 }
 
+// alive ends the calling goroutine when the case is over: one that a hostile backend keeps busy.
+func (r *recorder) alive() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sealed {
+		runtime.Goexit()
+	}
+}
+
 // panicked records a panic of the case: what it said may be hostile, the place is not.
 func (r *recorder) panicked(v any) {
 	place := "an unknown place"

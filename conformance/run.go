@@ -13,7 +13,7 @@ import (
 // Run runs the suite as subtests of t, one for each case. A case that is skipped or blocked is a skipped test that says why.
 func Run(t *testing.T, h Harness) {
 	s := newSuite(h)
-	for _, c := range Cases() {
+	for _, c := range h.cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			r := s.run(t.Context(), c)
 			for _, note := range r.Notes {
@@ -35,7 +35,7 @@ func Run(t *testing.T, h Harness) {
 func Check(ctx context.Context, h Harness) Report {
 	s := newSuite(h)
 	report := Report{Version: ReportVersion}
-	for _, c := range Cases() {
+	for _, c := range h.cases() {
 		report.Results = append(report.Results, s.run(ctx, c))
 	}
 	return report

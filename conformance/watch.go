@@ -162,6 +162,7 @@ func (t *trial) watch(b backend.Watcher, also func(), ids ...string) *watching {
 	t.Cleanup(cancel)
 	t.spawn(func() {
 		w.done <- b.Watch(ctx, requests(ids...), func(req backend.Request) {
+			t.alive()
 			w.mu.Lock()
 			w.seen[req.ID]++
 			w.mu.Unlock()
