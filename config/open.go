@@ -215,7 +215,12 @@ func (n *node) digest(w io.Writer) {
 	}
 }
 
-// untrusted is in the place of a provider that needs trust first.
+// IsUntrusted reports whether b stands in the place of a provider that needs trust first, see Options.
+func IsUntrusted(b backend.Backend) bool {
+	_, is := b.(untrusted)
+	return is
+}
+
 type untrusted struct{ path string }
 
 func (u untrusted) Get(context.Context, backend.Request) (*backend.Credential, error) {

@@ -13,13 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/config"
 )
 
 // probeTime bounds the probe of one provider where --timeout does not.
 const probeTime = 15 * time.Second
-
-// untrustedDetail is how a provider describes itself that its configuration's lack of trust keeps closed.
-const untrustedDetail = "not trusted yet"
 
 // inventory is what there is, for a program.
 type inventory struct {
@@ -112,12 +110,12 @@ func (s *session) instances(ctx context.Context, probe bool) (out []providerInst
 		}
 		d := backend.Describe(b)
 		capabilities := backend.Capabilities(b)
-		if capabilities == nil || d.Detail == untrustedDetail {
+		if capabilities == nil || config.IsUntrusted(b) {
 			capabilities = []string{}
 		}
 		backends = append(backends, b)
 		out = append(out, providerInstance{
-			Name: p.Name, Kind: p.Kind, Capabilities: capabilities, Detail: d.Detail, Trusted: d.Detail != untrustedDetail,
+			Name: p.Name, Kind: p.Kind, Capabilities: capabilities, Detail: d.Detail, Trusted: !config.IsUntrusted(b),
 		})
 	}
 	if out == nil {
@@ -199,7 +197,7 @@ func dash(s string) string {
 
 // refusedForTrust is the error of a provider that its configuration's lack of trust keeps closed, which says what to do.
 func refusedForTrust(ctx context.Context, b backend.Backend) error {
-	if backend.Describe(b).Detail != untrustedDetail {
+	if !config.IsUntrusted(b) {
 		return nil
 	}
 	return backend.Probe(ctx, b)

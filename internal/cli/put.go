@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/config"
 	"github.com/credresolve/credresolve/credref"
 )
 
@@ -117,7 +118,7 @@ func (s *session) writer(ref credref.Ref) (backend.Writer, error) {
 	if err == nil {
 		return w, nil
 	}
-	if p, ok := b.(backend.Prober); ok && backend.Describe(b).Detail == untrustedDetail {
+	if p, ok := b.(backend.Prober); ok && config.IsUntrusted(b) {
 		err = p.Probe(context.Background()) // says what to do
 	}
 	return nil, fmt.Errorf("%s: %w", ref, err)
