@@ -20,7 +20,8 @@ type Config struct {
 	// Failures remembers across processes which stores were failing; nil: nothing is remembered on disk. Apply keeps the
 	// first.
 	Failures *FailureMemory
-	// IgnoreFailures lets each provider's first call go to its store whatever is remembered of failures and budgets.
+	// IgnoreFailures begins afresh, whatever Failures remembers of failing stores and used budgets; what happens is
+	// remembered as ever.
 	IgnoreFailures bool
 }
 

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
 )
 
@@ -47,11 +46,9 @@ type hub struct {
 }
 
 type watcher struct {
-	subject credref.Subject
-	scoped  bool // subject counts
-	refs    map[key][]credref.Ref
-	all     bool
-	wake    chan struct{}
+	refs map[key][]credref.Ref
+	all  bool
+	wake chan struct{}
 
 	mu      sync.Mutex
 	pending map[credref.Ref]Event
@@ -194,13 +191,4 @@ func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []cr
 		}
 	}()
 	return out
-}
-
-// failure gives the event of a fetch that failed.
-func failure(k key, err error) Event {
-	kind := EventFailed
-	if backend.CodeOf(err) == backend.CodeExpired {
-		kind = EventRevoked
-	}
-	return Event{Ref: k.ref(), Kind: kind, Time: time.Now(), Err: err}
 }

@@ -46,7 +46,7 @@ const (
 	failureFileVersion = 1
 	maxFailureFile     = 1 << 20
 	forgetFailures     = 24 * time.Hour
-	failureLockWait    = time.Second
+	failureLockWait    = 2 * time.Second
 )
 
 // load gives what is remembered under digest.

@@ -155,6 +155,9 @@ func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credre
 	if v := r.again(ref, h); v != nil { // the clock may only have been asleep
 		return v, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // nobody would wait for what begins now
+	}
 	p, targets, err := r.aim(ctx, ref, subject)
 	if err != nil {
 		return nil, err

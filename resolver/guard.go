@@ -21,7 +21,7 @@ import (
 type guard struct {
 	digest  string
 	memory  *FailureMemory // nil: none
-	ignore  bool           // the first call passes whatever is remembered
+	ignore  bool           // what other processes remember does not count
 	limits  Breaker
 	budget  Budget
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}] // nil: never opens
@@ -68,13 +68,8 @@ func (g *guard) admit() (wait time.Duration, done func(error), err error) {
 	now := time.Now()
 	g.mu.Lock()
 	g.load(now)
-	pass := g.ignore
-	g.ignore = false
 	until, code, failures := g.until, g.code, g.failures
 	g.mu.Unlock()
-	if pass {
-		return 0, g.outcome(nil), nil
-	}
 	if wait := until.Sub(now); wait > 0 {
 		return 0, nil, held(code, failures, wait)
 	}
@@ -205,6 +200,9 @@ func (g *guard) load(now time.Time) {
 	}
 	r := g.memory.load(g.digest)
 	g.failures, g.code = r.Failures, r.Code
+	if g.ignore {
+		return // but for the count, which a success clears on disk too
+	}
 	if wait := r.Until.Sub(now); wait > 0 && wait <= maxOpen { // farther off: the wall clock was set back
 		g.until = r.Until
 	}

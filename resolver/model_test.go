@@ -40,7 +40,6 @@ func playModel(t *rapid.T) {
 		text  string
 		since time.Time // when the store began to hold it
 		until time.Time // when it ceased; zero: it has not
-		floor time.Time // a write through us: what was before may not be seen after
 	}
 	held := map[string]version{}   // what the store holds; an empty text: nothing
 	past := map[string][]version{} // what it held

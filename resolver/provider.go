@@ -281,10 +281,12 @@ func (p *provider) retry(f *flight, err error) (time.Duration, bool) {
 
 // revoke ends rec's credential at the store.
 func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
 	if err := p.calls.Acquire(ctx, 1); err != nil {
-		return err
+		return p.judge(ctx, err)
 	}
 	defer func() {
 		if recover() != nil {
@@ -295,7 +297,11 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 		p.dispatch()
 		p.r.mu.Unlock()
 	}()
-	return backend.Revoke(ctx, p.Backend, rec.target.req, rec.cred)
+	err = backend.Revoke(ctx, p.Backend, rec.target.req, rec.cred)
+	if err != nil && caller.Err() != nil {
+		return caller.Err()
+	}
+	return p.judge(ctx, err)
 }
 
 func closeBackend(b backend.Backend) (err error) {

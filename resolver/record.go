@@ -243,7 +243,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		if backend.CodeOf(err) == backend.CodeNotFound {
 			r.installNegative(p, f.target, err, now)
 		}
-		r.hub.publish(k, failure(k, err))
+		r.hub.publish(k, Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: err})
 		return nil, err
 	}
 	rec := &old.Payload

@@ -204,3 +204,31 @@ func TestOneCallForAllWhoMiss(t *testing.T) {
 		}
 	}
 }
+
+// twoFields answers with a structured secret that has two fields.
+func twoFields(password string) func(context.Context, backend.Request) (*backend.Credential, error) {
+	return func(context.Context, backend.Request) (*backend.Credential, error) {
+		return &backend.Credential{Fields: map[string]backend.Secret{
+			"password": backend.NewSecretString(password), "user": backend.NewSecretString("u"),
+		}}, nil
+	}
+}
+
+func TestHitAllocatesNothing(t *testing.T) {
+	r := open(t, Provider{Backend: slow(0)})
+	ctx, k := t.Context(), ref("k")
+	h := r.Handle(k)
+	defer h.Close()
+	all := func() {
+		if v, err := r.Resolve(ctx, k); v == nil || err != nil {
+			t.Fatal(err)
+		}
+		if v, err := h.Get(ctx); v == nil || err != nil {
+			t.Fatal(err)
+		}
+	}
+	all()
+	if n := testing.AllocsPerRun(1000, all); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
