@@ -22,6 +22,7 @@ import (
 // File is a configuration that was read and found valid. It is immutable and safe for concurrent use.
 type File struct {
 	path      string
+	shown     string // path as it was given, for messages
 	sum       [sha256.Size]byte
 	settings  settingsOfFile
 	providers []*Provider
@@ -200,7 +201,7 @@ func pathReason(err error) string {
 
 func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error) {
 	p := &problems{file: shown}
-	f := &File{path: path, sum: sha256.Sum256(src)}
+	f := &File{path: path, shown: shown, sum: sha256.Sum256(src)}
 	root := parse(p, src)
 	if root == nil || p.err() != nil {
 		return nil, p.err()

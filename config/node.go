@@ -104,7 +104,7 @@ func parse(p *problems, src []byte) *node {
 		if errors.As(err, &syntax) && syntax.GetToken() != nil {
 			at.line, at.column = place(syntax.GetToken())
 		}
-		p.add(at, "", "it is not valid YAML")
+		p.add(at, "", "it is not valid YAML%s", why(syntax))
 		return nil
 	}
 	var bodies []ast.Node
@@ -112,6 +112,10 @@ func parse(p *problems, src []byte) *node {
 		if d.Body != nil {
 			bodies = append(bodies, d.Body)
 		}
+	}
+	if len(bodies) == 0 {
+		p.add(nil, "", "it is empty, where one YAML document must be; write: version: 1")
+		return nil
 	}
 	if len(bodies) != 1 {
 		p.add(nil, "", "it must hold one YAML document, not %d", len(bodies))
@@ -128,7 +132,34 @@ func parseYAML(src []byte) (file *ast.File, err error) {
 			err = errors.New("not valid YAML")
 		}
 	}()
-	return parser.ParseBytes(src, 0)
+	return parser.ParseBytes(src, 0, parser.AllowDuplicateMapKey()) // addPair tells of those, by name
+}
+
+// why is the parser's reason in our own words where that is known, since its own may quote the file.
+func why(err yaml.Error) string {
+	if err == nil {
+		return ""
+	}
+	for _, known := range [...]struct{ theirs, ours string }{
+		{"\t", "indentation takes spaces, no tabs"},
+		{"tab character", "indentation takes spaces, no tabs"},
+		{"',' or ']'", "a list in [ ] lacks a comma or its end"},
+		{"']' not found", "a list in [ ] lacks its end"},
+		{"',' or '}'", "a map in { } lacks a comma or its end"},
+		{"token '}'", "a map in { } lacks its end"},
+		{"could not find flow map", "a map in { } lacks its end"},
+		{"mapping value is not allowed", "a second colon in a line; quote the text that holds it"},
+		{"unexpected key name", "a colon after the key is missing"},
+		{"non-map value", "a colon after the key is missing, or the indentation is wrong"},
+		{"value is not allowed in this context", "the indentation does not fit the lines above"},
+		{"end character of double-quoted", "a text in double quotes lacks its end"},
+		{"end character of single-quoted", "a text in single quotes lacks its end"},
+	} {
+		if strings.Contains(err.GetMessage(), known.theirs) {
+			return ": " + known.ours
+		}
+	}
+	return ""
 }
 
 // depth is an upper bound of how deep src is nested by what costs one byte a level, found before a recursive parser sees

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -98,9 +99,10 @@ func (f *File) build(o Options) (c resolver.Config, bind func(*resolver.Resolver
 			return c, nil, backend.Errorf(backend.CodeInvalidConfig, "%v", err)
 		}
 	}
-	p := &problems{file: f.path}
+	p := &problems{file: f.shown}
 	var sources []*chained
-	for _, def := range f.providers {
+	byLine := func(a, b *Provider) int { return cmp.Compare(a.Line, b.Line) }
+	for _, def := range slices.SortedFunc(slices.Values(f.providers), byLine) {
 		provider, own, err := f.buildProvider(def, o, c.RevisionKey)
 		if err != nil {
 			p.add(def.node, "providers."+def.Name, "%v", err)

@@ -164,6 +164,9 @@ func flagError(cmd *cobra.Command, err error) error {
 		return err
 	case errors.As(err, &invalid):
 		e.Reason = fmt.Sprintf("the value of --%s must be a %s", invalid.GetFlag().Name, invalid.GetFlag().Value.Type())
+		if invalid.GetFlag().Value.Type() == "duration" {
+			e.Reason += " such as 10s or 2m"
+		}
 		if v, ok := invalid.GetFlag().Value.(interface{ Known() []string }); ok {
 			e.Reason = fmt.Sprintf("the value of --%s must be one of: %s", invalid.GetFlag().Name, strings.Join(v.Known(), ", "))
 		}

@@ -57,6 +57,9 @@ func (a *app) configCheck() *cobra.Command {
 			c := configCheck{Path: path, Problems: []string{}, Warnings: []string{}}
 			file, err := config.Load(shown(path), a.kinds)
 			if err == nil {
+				err = a.openable(file)
+			}
+			if err == nil {
 				c.OK, c.Providers = true, len(file.Providers())
 				c.Warnings = append(c.Warnings, file.Warnings()...)
 			} else {
@@ -83,6 +86,16 @@ func (a *app) configCheck() *cobra.Command {
 	}
 	output = outputFlag(cmd)
 	return cmd
+}
+
+// openable tells what the kinds find wrong with the settings of their providers. It reaches nothing, so that a file need not
+// be trusted for it.
+func (a *app) openable(file *config.File) error {
+	r, err := file.Open(config.Options{LookupEnv: a.lookupEnv})
+	if err != nil {
+		return err
+	}
+	return r.Close()
 }
 
 func (a *app) configPathCommand() *cobra.Command {

@@ -85,7 +85,7 @@ a field in the reference that field is set and the others stay.`,
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace a secret that exists")
 	cmd.Flags().StringVar(&ifVersion, "if-version", "", "replace the secret only if it is still at this `version`")
-	cmd.Flags().BoolVar(&raw, "raw", false, "keep a line feed at the end of standard input")
+	cmd.Flags().BoolVar(&raw, "raw", false, "take standard input as it is, a line feed at its end too; it may be empty")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "the value is a JSON object whose members are the fields of the secret")
 	return cmd
 }
@@ -132,6 +132,11 @@ func (a *app) readValue(ctx context.Context, ref credref.Ref, raw bool) ([]byte,
 	value, err := readAll(ctx, a.stdin, maxValue, "standard input")
 	if err != nil || raw {
 		return value, err
+	}
+	if len(value) == 0 { // rather the end of a pipe whose program failed than meant
+		e := backend.Errorf(backend.CodeUsage, "standard input is empty; nothing was stored")
+		e.Remedy = "use --raw if the value is to be empty"
+		return nil, e
 	}
 	return bytes.TrimSuffix(bytes.TrimSuffix(value, []byte("\n")), []byte("\r")), nil
 }

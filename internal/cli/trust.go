@@ -79,6 +79,9 @@ touch, and every reference among them, and then asks. What is trusted is the fil
 					return err
 				}
 				answer.Trusted = true
+				if *output == outputText {
+					fmt.Fprintln(a.stderr, "credresolve: it is trusted from now on, until it changes")
+				}
 			}
 			if *output == outputJSON {
 				return a.writeJSON(answer)
