@@ -1,11 +1,8 @@
 package backend
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"slices"
 )
 
 // Writer is a Backend that can change its store.
@@ -87,74 +84,3 @@ func PutField(ctx context.Context, w Writer, req Request, field string, s Secret
 }
 
 func absentIfAble(w Writer) Condition { return Condition{Absent: w.Strength() != StrengthNone} }
-
-// FieldsFromJSON splits the text of a JSON object into its members: a string member is its text, another its JSON text.
-// It reports false, and no fields, when b is not exactly one JSON object. Of duplicate keys the last wins.
-func FieldsFromJSON(b []byte) (map[string]Secret, bool) {
-	if t := bytes.TrimLeft(b, " \t\r\n"); len(t) == 0 || t[0] != '{' {
-		return nil, false
-	}
-	var raw map[string]json.RawMessage
-	if json.Unmarshal(b, &raw) != nil || raw == nil {
-		return nil, false
-	}
-	fields := make(map[string]Secret, len(raw))
-	for name, m := range raw {
-		fields[name] = SecretFromJSON(m)
-		clear(m)
-	}
-	return fields, true
-}
-
-// SecretFromJSON gives the text of a JSON string as a plain Secret, and any other valid JSON value as a JSON Secret in
-// compact form.
-func SecretFromJSON(value []byte) Secret {
-	var text string
-	if t := bytes.TrimSpace(value); len(t) > 0 && t[0] == '"' && json.Unmarshal(t, &text) == nil {
-		return NewSecretString(text)
-	}
-	var compact bytes.Buffer
-	if json.Compact(&compact, value) != nil {
-		return NewJSONSecret(value)
-	}
-	s := NewJSONSecret(compact.Bytes())
-	clear(compact.Bytes())
-	return s
-}
-
-// FieldsToJSON is the reverse of FieldsFromJSON: one JSON object, keys in order, which the caller owns and should zero.
-func FieldsToJSON(fields map[string]Secret) ([]byte, error) {
-	names := make([]string, 0, len(fields))
-	for name := range fields {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	trim := func() { out.Truncate(out.Len() - 1) } // the newline that an Encoder appends
-	out.WriteByte('{')
-	for i, name := range names {
-		if i > 0 {
-			out.WriteByte(',')
-		}
-		if err := enc.Encode(name); err != nil {
-			return nil, err
-		}
-		trim()
-		out.WriteByte(':')
-		err := fields[name].Use(func(b []byte) error {
-			if fields[name].IsJSON() {
-				out.Write(b)
-				return nil
-			}
-			defer trim()
-			return enc.Encode(string(b))
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	out.WriteByte('}')
-	return out.Bytes(), nil
-}
