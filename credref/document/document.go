@@ -12,6 +12,7 @@ import (
 const (
 	MaxBytes = 16 << 20
 	MaxDepth = 1000
+	MaxNodes = 1_000_000 // keys and values
 	MaxRefs  = 100_000
 )
 
@@ -33,15 +34,16 @@ type Options struct {
 	Ignore []string
 	// Providers are the names of the known providers: a ref to another is an error. Nil takes any name.
 	Providers []string
-	// MaxBytes, MaxDepth and MaxRefs bound the document; zero takes the constant of the same name.
-	MaxBytes, MaxDepth, MaxRefs int
+	// MaxBytes, MaxDepth, MaxNodes and MaxRefs bound the document; zero takes the constant of the same name.
+	MaxBytes, MaxDepth, MaxNodes, MaxRefs int
 }
 
 type settings struct {
-	style                       RefStyle
-	ignore                      []glob
-	providers                   []string
-	maxBytes, maxDepth, maxRefs int
+	style     RefStyle
+	ignore    []glob
+	providers []string
+
+	maxBytes, maxDepth, maxNodes, maxRefs int
 }
 
 func (o Options) settings() (*settings, error) {
@@ -56,7 +58,7 @@ func (o Options) settings() (*settings, error) {
 	}
 	s := &settings{
 		style: o.Refs, providers: o.Providers,
-		maxBytes: or(o.MaxBytes, MaxBytes), maxDepth: or(o.MaxDepth, MaxDepth), maxRefs: or(o.MaxRefs, MaxRefs),
+		maxBytes: or(o.MaxBytes, MaxBytes), maxDepth: or(o.MaxDepth, MaxDepth), maxNodes: or(o.MaxNodes, MaxNodes), maxRefs: or(o.MaxRefs, MaxRefs),
 	}
 	for _, pattern := range o.Ignore {
 		g, err := parseGlob(pattern)
@@ -162,8 +164,9 @@ func (d *Document) Env() ([]Var, error) {
 // format cannot hold, which is errors.ErrUnsupported. Then there is no output. The bytes returned hold secrets and are
 // the caller's to zero.
 func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, error) {
-	e := editor{text: d.src.text, yaml: d.format == YAML}
+	e := editor{text: d.src.text, yaml: d.format == YAML, edits: make([]edit, 0, len(d.sites))}
 	defer e.wipe()
+	q := newQuoter(d.format, &e)
 	var errs []error
 	failed := 0
 	fail := func(s *Site, err error) {
@@ -186,7 +189,7 @@ func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, err
 		case r.Remove:
 			removed = append(removed, s)
 		default:
-			text, err := d.quote(r.Secret)
+			text, err := q.quote(r.Secret)
 			if err != nil {
 				fail(s, err)
 				continue

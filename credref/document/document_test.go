@@ -432,15 +432,54 @@ func TestLimits(t *testing.T) {
 		{"10,000 levels of JSON", document.JSON, deep("[", "]", 10_000), document.Options{}, "1000 levels"},
 		{"10,000 levels of JSON5", document.JSON5, deep("{a:", "}", 10_000), document.Options{}, "1000 levels"},
 		{"9,000 levels of TOML", document.TOML, "a = " + deep("[", "]", 9_000), document.Options{}, "1000 levels"},
-		{"a million levels of TOML", document.TOML, "a = " + deep("[", "]", 1e6), document.Options{}, "not valid TOML"},
+		{"a million levels of TOML", document.TOML, "a = " + deep("[", "]", 1e6), document.Options{}, "more than 1000000 keys and values"},
+		{"400,000 levels of TOML", document.TOML, "a = " + deep("[", "]", 400_000), document.Options{}, "not valid TOML"},
 		{"10,000 dotted keys", document.TOML, strings.Repeat("a.", 10_000) + "a = 1", document.Options{}, "1000 levels"},
 		{"refs", document.YAML, strings.Repeat("- cred://p/x\n", 11), document.Options{MaxRefs: 10}, "more than 10 refs"},
+		{"16 MiB of empty keys", document.YAML, strings.Repeat("?\n", 8<<20), document.Options{}, "and 499980 more errors"},
+		{"16 MiB of TOML numbers", document.TOML, "a = [" + strings.Repeat("1,", 8<<20-4) + "]", document.Options{}, "more than 1000000 keys and values"},
+		{"nodes of YAML", document.YAML, "a: [1, 2]\nb: &x c\n*x : *x\n", document.Options{MaxNodes: 8}, "more than 8 keys and values"},
+		{"nodes of JSON", document.JSON, `{"a": [1, 2, {}]}`, document.Options{MaxNodes: 5}, "more than 5 keys and values"},
+		{"nodes of a line of TOML", document.TOML, "a = [1, 2, {}]", document.Options{MaxNodes: 4}, "more than 4 keys and values"},
+		{"nodes of TOML", document.TOML, "a = 1\n[b]\nc = 2\n", document.Options{MaxNodes: 4}, "more than 4 keys and values"},
+		{"nodes of .env", document.Env, "A=1\nB=2\n", document.Options{MaxNodes: 3}, "more than 3 keys and values"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := document.Parse("f", []byte(tt.in), tt.format, tt.o)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || backend.CodeOf(err) != backend.CodeUsage {
 				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// What is no key and no value does not count, nor does what stands in a text.
+func TestNodesAreKeysAndValues(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		format document.Format
+		in     string
+		most   int
+	}{
+		{"YAML", document.YAML, "# a, b, c\na: {b: 1, c: '[,]'}\n", 7},
+		{"JSON", document.JSON, `{"a": [1, "[,],"]} // 1, 2`, 5},
+		{"TOML", document.TOML, "a = [1, 2] # 1, 2, 3, 4, 5", 4},
+		{"TOML string", document.TOML, `a = "1,2,3,\",4,5"`, 2},
+		{"TOML literal string", document.TOML, `a = '1,2,3,\'`, 2},
+		{"TOML long string", document.TOML, "a = \"\"\"1,2,\"\",\\\"\"\",\n,4\"\"\"\"\"\nb = 1", 4},
+		{"TOML long literal string", document.TOML, "a = '''1,'',\\''''\nb = 1", 4},
+		{".env", document.Env, "A='1,2,[]='\n# B=1\n", 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := document.Parse("f", []byte(tt.in), tt.format, document.Options{MaxNodes: tt.most}); err != nil {
+				t.Errorf("%d nodes: %v", tt.most, err)
+			}
+			_, err := document.Parse("f", []byte(tt.in), tt.format, document.Options{MaxNodes: tt.most - 1})
+			if err == nil || !strings.Contains(err.Error(), "keys and values") {
+				t.Errorf("%d nodes: got %v, want an error", tt.most-1, err)
 			}
 		})
 	}

@@ -1,21 +1,37 @@
 package document
 
 import (
-	"sort"
+	"slices"
 	"strings"
 )
 
 // editor gathers what is to change in a text and makes the new one.
 type editor struct {
-	text  string
-	yaml  bool
-	edits []edit
+	text   string
+	yaml   bool
+	edits  []edit
+	blocks [][]byte // of which room gives parts
 }
 
-// edit puts text, which may hold a secret, in the place of a span.
+// edit puts text, which may hold a secret, in the place of a span, after a space if it must be set apart.
 type edit struct {
 	span
-	text []byte
+	text  []byte
+	apart bool
+}
+
+const blockSize = 4 << 10
+
+// room gives memory for a text of up to n bytes, which wipe zeroes.
+func (e *editor) room(n int) []byte {
+	last := len(e.blocks) - 1
+	if last < 0 || cap(e.blocks[last])-len(e.blocks[last]) < n {
+		e.blocks = append(e.blocks, make([]byte, 0, max(n, min(blockSize, 64+16*len(e.edits)))))
+		last++
+	}
+	b := e.blocks[last]
+	e.blocks[last] = b[:len(b)+n]
+	return b[len(b) : len(b) : len(b)+n]
 }
 
 func (e *editor) delete(start, end int) {
@@ -38,13 +54,8 @@ func (e *editor) replace(s *Site, text []byte, isJSON bool) {
 	if joins {
 		at.start = s.join
 	}
-	if joins || e.yaml && s.flow && e.needsSpace(at.start) {
-		joined := append(make([]byte, 0, len(text)+1), ' ')
-		joined = append(joined, text...)
-		clear(text)
-		text = joined
-	}
-	e.edits = append(e.edits, edit{at, text})
+	apart := joins || e.yaml && s.flow && e.needsSpace(at.start)
+	e.edits = append(e.edits, edit{at, text, apart})
 }
 
 // needsSpace reports whether a value at i must be set apart from the colon before it: {a:{}} is a map, {a:""} a string.
@@ -80,7 +91,7 @@ func (e *editor) remove(sites []*Site) {
 				e.deleteLines(one.start, one.end)
 			}
 		case layoutPair:
-			e.edits = append(e.edits, edit{entries[0].span, []byte("{}")})
+			e.edits = append(e.edits, edit{span: entries[0].span, text: []byte("{}")})
 		case layoutFlow:
 			e.removeFlow(b, entries)
 		case layoutBlock:
@@ -173,7 +184,7 @@ func (e *editor) removeBlock(b *box, entries []*entry) {
 		} else if b.pad {
 			nothing = " " + nothing // a flow list must be indented further than its key
 		}
-		e.edits = append(e.edits, edit{at, []byte(nothing)})
+		e.edits = append(e.edits, edit{span: at, text: []byte(nothing)})
 		entries = entries[1:]
 	} else if inline {
 		// The first entry shares its line with a dash, and the next one left takes its place there.
@@ -234,16 +245,22 @@ func (e *editor) lineEnd(i int) int {
 
 // apply gives the new text in memory of just its size, so that no copy of a secret stays behind.
 func (e *editor) apply() []byte {
-	sort.SliceStable(e.edits, func(i, j int) bool { return e.edits[i].start < e.edits[j].start })
+	inOrder := func(a, b edit) int { return a.start - b.start }
+	if !slices.IsSortedFunc(e.edits, inOrder) {
+		slices.SortStableFunc(e.edits, inOrder)
+	}
 	size := len(e.text)
 	for _, one := range e.edits {
-		size += len(one.text)
+		size += len(one.text) + 1
 	}
 	out := make([]byte, 0, size)
 	at := 0
 	for _, one := range e.edits {
 		if one.start > at {
 			out = append(out, e.text[at:one.start]...)
+		}
+		if one.apart {
+			out = append(out, ' ')
 		}
 		out = append(out, one.text...)
 		at = max(at, one.end) // deletions may overlap
@@ -255,5 +272,8 @@ func (e *editor) apply() []byte {
 func (e *editor) wipe() {
 	for _, one := range e.edits {
 		clear(one.text)
+	}
+	for _, block := range e.blocks {
+		clear(block[:cap(block)])
 	}
 }

@@ -75,6 +75,7 @@ func (r *envReader) assignment(seen map[string]struct{}) error {
 	r.i++
 	after := r.i
 	r.blanks()
+	r.f.node(at)
 	r.f.stack = append(r.f.stack[:0], frame{kind: framePath, key: name, style: boxStyle{layout: layoutLines}, entry: start, comma: -1})
 	if _, dup := seen[name]; dup {
 		r.f.faults.add(fault{offset: at, path: r.f.path(true), reason: "the variable is set twice"})

@@ -19,7 +19,16 @@ type finder struct {
 	opts   *settings
 	faults faults
 	sites  []*Site
+	room   []Site // of which the next sites are made
 	stack  []frame
+	nodes  int // keys and values so far
+
+	// What the open containers hold, each frame its own from where it began: a container that is closed leaves its room to
+	// the next.
+	members []member
+	keys    []string
+	only    scalar // the last one in a frameOpaque
+	text    []byte // for path
 
 	anchors map[string]*anchor // of the YAML document under way
 	tail    []*anchor          // the same in order, those within a site taken off
@@ -27,7 +36,7 @@ type finder struct {
 	documents int    // of the YAML stream
 	notMap    bool   // a document is neither a map nor empty
 	vars      *[]Var // what Env asks for; nil in Parse
-	stop      error  // more refs than are allowed
+	stop      error  // more refs or nodes than are allowed
 
 	trace func(event, string, scalar) // what a test wants to see; nil otherwise
 }
@@ -63,22 +72,25 @@ type frame struct {
 	index    int    // of the entry under way, -1 before the first
 	step     bool   // of framePath: the entry is an item, not a key
 	merge    bool   // the key is YAML's <<
+	firstKey int    // where its keys begin in finder.keys
 	seen     map[string]struct{}
 	entry    int // where the entry under way begins
 	comma    int // the last comma, -1 for none
 	lastFull *entry
 	box      *box
 
-	members    []member // of what may be a ref; nil once it cannot be
-	foreign    bool     // it holds a key of no ref
-	firstSite  int      // len(sites) when it was opened
-	firstFault int      // faults when it was opened
-	ignored    tristate // whether the container itself is to be left alone
-	anchor     *anchor
+	firstMember int      // where its members begin in finder.members; there are none once it cannot be a ref
+	foreign     bool     // it holds a key of no ref
+	firstSite   int      // len(sites) when it was opened
+	firstFault  int      // faults when it was opened
+	ignored     tristate // whether the container itself is to be left alone
+	anchor      *anchor
 
-	values int     // of frameOpaque: how many it holds, 2 standing for more
-	only   *scalar // of frameOpaque: the last scalar
+	values int // of frameOpaque: how many it holds, 2 standing for more; 1 is always a scalar, finder.only
 }
+
+// manyKeys is from how many on a map's keys are looked for in a Go map.
+const manyKeys = 16
 
 type frameKind uint8
 
@@ -181,6 +193,18 @@ func (f *finder) document() {
 	clear(f.anchors)
 	f.tail = f.tail[:0]
 	f.stack = f.stack[:0]
+	f.members, f.keys = f.members[:0], f.keys[:0]
+}
+
+// node counts a key or a value.
+func (f *finder) node(at int) {
+	if f.nodes++; f.nodes > f.opts.maxNodes && f.stop == nil {
+		f.stop = tooManyNodes(at, f.opts.maxNodes)
+	}
+}
+
+func tooManyNodes(at, most int) *syntaxError {
+	return &syntaxError{at, fmt.Sprintf("more than %d keys and values", most)}
 }
 
 func (f *finder) top() *frame {
@@ -195,10 +219,13 @@ func (f *finder) open(kind frameKind, start int, style boxStyle, p props) error 
 	if len(f.stack) >= f.opts.maxDepth {
 		return &syntaxError{start, fmt.Sprintf("more than %d levels of nesting", f.opts.maxDepth)}
 	}
-	if kind == frameMap {
+	switch kind {
+	case frameMap:
 		f.tell(eventMap, "", scalar{props: p})
-	} else if kind == frameList {
+		f.node(start)
+	case frameList:
 		f.tell(eventList, "", scalar{props: p})
+		f.node(start)
 	}
 	if t := f.top(); t != nil && t.kind == frameOpaque {
 		kind = frameOpaque
@@ -207,6 +234,7 @@ func (f *finder) open(kind frameKind, start int, style boxStyle, p props) error 
 	f.stack = append(f.stack, frame{
 		kind: kind, style: style, start: start, props: p, index: -1, comma: -1,
 		firstSite: len(f.sites), firstFault: f.faults.len(), anchor: f.define(p, nil, nil),
+		firstMember: len(f.members), firstKey: len(f.keys),
 	})
 	return f.stop
 }
@@ -231,6 +259,7 @@ func (f *finder) key(start int, text string, at int, class scalarKind) {
 	t := f.top()
 	f.begin(t, start)
 	t.key = text
+	f.node(at)
 	f.tell(eventKey, text, scalar{})
 	if t.kind != frameMap {
 		return
@@ -241,17 +270,40 @@ func (f *finder) key(start int, text string, at int, class scalarKind) {
 		if class != scalarText {
 			id = "\x00" + text
 		}
-		if t.seen == nil {
-			t.seen = make(map[string]struct{})
-		}
-		if _, dup := t.seen[id]; dup {
+		if f.twice(t, id) {
 			f.faults.add(fault{offset: at, path: f.path(true), reason: "the key is there twice"})
 		}
-		t.seen[id] = struct{}{}
 	}
 	if !t.foreign && !slices.Contains(refKeys, text) {
-		t.foreign, t.members = true, nil
+		f.foreign(t)
 	}
+}
+
+// twice notes a key of the map on top and reports whether it was there already.
+func (f *finder) twice(t *frame, id string) bool {
+	if t.seen == nil {
+		own := f.keys[t.firstKey:]
+		if slices.Contains(own, id) {
+			return true
+		}
+		if len(own) < manyKeys {
+			f.keys = append(f.keys, id)
+			return false
+		}
+		t.seen = make(map[string]struct{}, 4*manyKeys)
+		for _, key := range own {
+			t.seen[key] = struct{}{}
+		}
+	}
+	before := len(t.seen)
+	t.seen[id] = struct{}{}
+	return len(t.seen) == before
+}
+
+// foreign notes that t, which is on top, is no ref.
+func (f *finder) foreign(t *frame) {
+	t.foreign = true
+	f.members = f.members[:t.firstMember]
 }
 
 // opaqueKey begins an entry of the map on top whose key is no scalar.
@@ -259,8 +311,10 @@ func (f *finder) opaqueKey(start int) {
 	t := f.top()
 	f.begin(t, start)
 	t.key = "?"
+	f.node(start)
 	f.tell(eventOpaqueKey, "", scalar{})
-	t.foreign, t.members, t.merge = true, nil, false
+	f.foreign(t)
+	t.merge = false
 }
 
 // comma tells of a comma in the container on top.
@@ -278,10 +332,10 @@ func (f *finder) scalar(s scalar) error {
 	if t := f.top(); t != nil && t.kind == frameOpaque {
 		f.define(s.props, &s, nil)
 		t.values++
-		only := s
-		t.only = &only
-		return nil
+		f.only = s
+		return f.stop
 	}
+	f.node(s.value.start)
 	from := len(f.sites)
 	var site *Site
 	if s.kind == scalarText && credref.IsShortForm(s.text) && s.props.tagged <= tagText && !f.ignoredHere() {
@@ -298,7 +352,7 @@ func (f *finder) scalar(s scalar) error {
 
 func (f *finder) addSite(s *Site) {
 	f.sites = append(f.sites, s)
-	if len(f.sites) > f.opts.maxRefs {
+	if len(f.sites) > f.opts.maxRefs && f.stop == nil {
 		f.stop = &syntaxError{s.value.start, fmt.Sprintf("more than %d refs", f.opts.maxRefs)}
 	}
 }
@@ -337,8 +391,9 @@ func (f *finder) alias(name string, at span) error {
 	f.useAnchor(a, at)
 	if t := f.top(); t != nil && t.kind == frameOpaque {
 		t.values = 2
-		return nil
+		return f.stop
 	}
+	f.node(at.start)
 	f.noMerge(a, at)
 	m := member{kind: memberMap, at: at.start, alias: a.site}
 	if a.scalar != nil {
@@ -346,7 +401,7 @@ func (f *finder) alias(name string, at span) error {
 		m.scalar.value = at
 	}
 	f.value(m, at.end, nil)
-	return nil
+	return f.stop
 }
 
 // aliasKey begins an entry of the map on top whose key is an alias.
@@ -395,13 +450,20 @@ func (f *finder) merging() bool {
 
 // closeKey ends the opaque container on top, which held the key of an entry that begins at start.
 func (f *finder) closeKey(start int) {
-	t := *f.top()
-	f.stack = f.stack[:len(f.stack)-1]
-	if t.values == 1 && t.only != nil {
-		f.key(start, t.only.text, t.only.value.start, keyClass(*t.only))
+	values := f.top().values
+	f.pop()
+	if values == 1 {
+		f.key(start, f.only.text, f.only.value.start, keyClass(f.only))
 		return
 	}
 	f.opaqueKey(start)
+}
+
+// pop takes the container off the stack that is on top.
+func (f *finder) pop() {
+	t := f.top()
+	f.members, f.keys = f.members[:t.firstMember], f.keys[:t.firstKey]
+	f.stack = f.stack[:len(f.stack)-1]
 }
 
 // retract takes back the sites from the given one on: what held them turned out to be a key.
@@ -430,7 +492,7 @@ func (f *finder) close(end int, inner span) {
 	t := f.top()
 	f.tell(eventEnd, "", scalar{})
 	if t.kind == frameOpaque || t.kind == framePath {
-		f.stack = f.stack[:len(f.stack)-1]
+		f.pop()
 		return
 	}
 	if t.box != nil {
@@ -457,6 +519,7 @@ func (f *finder) close(end int, inner span) {
 	if done.anchor != nil {
 		done.anchor.site = site
 	}
+	f.members, f.keys = f.members[:done.firstMember], f.keys[:done.firstKey]
 	f.value(m, end, site)
 }
 
@@ -475,7 +538,7 @@ func (f *finder) value(m member, end int, site *Site) {
 	case frameMap:
 		if !t.foreign {
 			m.key = t.key
-			t.members = append(t.members, m)
+			f.members = append(f.members, m)
 		}
 		if f.vars != nil && len(f.stack) == 1 {
 			f.addVar(t.key, m, site)
@@ -500,10 +563,11 @@ func (f *finder) addEntry(t *frame, end int, site *Site) {
 
 // refMap makes a site of a map with no keys but those of a ref; nil when it is none, or a wrong one.
 func (f *finder) refMap(t *frame, end int) *Site {
+	members := f.members[t.firstMember:]
 	get := func(key string) *member {
-		for i := range t.members {
-			if t.members[i].key == key {
-				return &t.members[i]
+		for i := range members {
+			if members[i].key == key {
+				return &members[i]
 			}
 		}
 		return nil
@@ -620,7 +684,12 @@ func literal(s scalar) (backend.Secret, bool) {
 
 func (f *finder) newSite(value span, p props) *Site {
 	line, column := f.src.place(value.start)
-	s := &Site{
+	if len(f.room) == 0 {
+		f.room = make([]Site, min(1+len(f.sites), 64))
+	}
+	s := &f.room[0]
+	f.room = f.room[1:]
+	*s = Site{
 		File: f.src.name, Line: line, Column: column, Path: f.path(false),
 		value: value, join: -1, tag: p.tag, depth: len(f.stack),
 	}
@@ -636,34 +705,39 @@ func (f *finder) newSite(value span, p props) *Site {
 
 // path is where the entry under way stands, for people. In an error a long key is cut.
 func (f *finder) path(short bool) string {
-	var b strings.Builder
+	b := f.text[:0]
 	for i := range f.stack {
 		t := &f.stack[i]
 		switch {
 		case t.index < 0:
 		case t.isList():
-			fmt.Fprintf(&b, "[%d]", t.index)
+			b = append(b, '[')
+			b = strconv.AppendInt(b, int64(t.index), 10)
+			b = append(b, ']')
 		case isWord(t.key):
-			if b.Len() > 0 {
-				b.WriteByte('.')
+			if len(b) > 0 {
+				b = append(b, '.')
 			}
-			b.WriteString(t.key)
+			b = append(b, t.key...)
 		default:
 			key := t.key
 			if runes := []rune(key); short && len(runes) > 64 {
 				key = string(runes[:64]) + "…"
 			}
-			b.WriteString("[" + strconv.Quote(key) + "]")
+			b = append(b, '[')
+			b = strconv.AppendQuote(b, key)
+			b = append(b, ']')
 		}
-		if short && b.Len() > 512 {
-			b.WriteString("…")
+		if short && len(b) > 512 {
+			b = append(b, "…"...)
 			break
 		}
 	}
-	if b.Len() == 0 {
+	f.text = b
+	if len(b) == 0 {
 		return "."
 	}
-	return b.String()
+	return string(b)
 }
 
 func isWord(s string) bool {

@@ -11,36 +11,53 @@ import (
 	"github.com/credresolve/credresolve/backend"
 )
 
-// quote writes a secret as a value of the document's format. The bytes are the caller's to zero.
-func (d *Document) quote(s backend.Secret) (out []byte, err error) {
+// quoter writes secrets as values of a format.
+type quoter struct {
+	format Format
+	editor *editor
+	isJSON bool
+	out    []byte
+	use    func([]byte) error // made once: a closure for each secret would cost more than the writing
+}
+
+func newQuoter(format Format, e *editor) *quoter {
+	q := &quoter{format: format, editor: e}
+	q.use = q.write
+	return q
+}
+
+// quote writes a secret as a value of the format. The bytes are the caller's to zero.
+func (q *quoter) quote(s backend.Secret) ([]byte, error) {
 	if s.IsZero() {
 		return nil, backend.Errorf(backend.CodeInternal, "there is no value to put in the place of the ref")
 	}
-	err = s.Use(func(b []byte) error {
-		if !utf8.Valid(b) {
-			return unsupported("the secret is binary and cannot stand in a text document")
-		}
-		var err error
-		switch {
-		case d.format == Env:
-			out, err = quoteEnv(b)
-		case !s.IsJSON():
-			out = appendQuoted(make([]byte, 0, quotedSize(b)), b)
-		case !json.Valid(b):
-			err = backend.Errorf(backend.CodeInternal, "the secret is said to be JSON and is not")
-		case d.format == YAML:
-			out, err = rewrite(b, yamlSyntax)
-		case d.format == TOML:
-			out, err = rewrite(b, tomlSyntax)
-		default:
-			var compact bytes.Buffer
-			compact.Grow(len(b))
-			err = json.Compact(&compact, b)
-			out = compact.Bytes()
-		}
-		return err
-	})
-	return out, err
+	q.isJSON, q.out = s.IsJSON(), nil
+	err := s.Use(q.use)
+	return q.out, err
+}
+
+func (q *quoter) write(b []byte) (err error) {
+	if !utf8.Valid(b) {
+		return unsupported("the secret is binary and cannot stand in a text document")
+	}
+	switch {
+	case q.format == Env:
+		q.out, err = quoteEnv(b)
+	case !q.isJSON:
+		q.out = appendQuoted(q.editor.room(quotedSize(b)), b)
+	case !json.Valid(b):
+		err = backend.Errorf(backend.CodeInternal, "the secret is said to be JSON and is not")
+	case q.format == YAML:
+		q.out, err = rewrite(b, yamlSyntax)
+	case q.format == TOML:
+		q.out, err = rewrite(b, tomlSyntax)
+	default:
+		var compact bytes.Buffer
+		compact.Grow(len(b))
+		err = json.Compact(&compact, b)
+		q.out = compact.Bytes()
+	}
+	return err
 }
 
 func unsupported(reason string) error {

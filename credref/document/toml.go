@@ -20,6 +20,7 @@ type tomlReader struct {
 
 	root, table *tomlTable
 	path        []tomlStep // of table
+	held        int        // how many steps of path are on the finder's stack already
 }
 
 // tomlTable is a table that headers and dotted keys make up: it may not be a ref, since nothing can take its place.
@@ -44,13 +45,16 @@ func readTOML(f *finder) error {
 	r.root = &tomlTable{keys: map[string]*tomlTable{}}
 	r.table = r.root
 	f.document()
+	if err := boundTOML(r.s[r.base:], f.opts); err != nil {
+		err.offset += r.base
+		return err
+	}
 	r.p.Reset([]byte(r.s[r.base:]))
 	for r.p.NextExpression() {
 		if err := r.expression(r.p.Expression()); err != nil {
 			return err
 		}
 	}
-	f.stack = f.stack[:0]
 	if err := r.p.Error(); err != nil {
 		at := r.base
 		var where *unstable.ParserError
@@ -59,9 +63,74 @@ func readTOML(f *finder) error {
 		}
 		return &syntaxError{at, "not valid TOML"}
 	}
-	r.tableRefs(r.root, nil)
 	f.stack = f.stack[:0]
+	r.tableRefs(r.root)
+	return f.stop
+}
+
+// boundTOML looks for more keys and values than are allowed before the library, which makes a tree of what is in one
+// line, sees them. It counts what sets them apart, so that a number with a point counts as two.
+func boundTOML(s string, o *settings) *syntaxError {
+	if len(s) < o.maxNodes/2 { // a sign counts for two at most
+		return nil
+	}
+	nodes, dots := 0, 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '"', '\'':
+			i = tomlStringEnd(s, i)
+		case '#':
+			n := strings.IndexByte(s[i:], '\n')
+			if n < 0 {
+				return nil
+			}
+			i += n
+			dots = 0
+		case '.':
+			nodes++
+			if dots++; dots > o.maxDepth {
+				return &syntaxError{i, fmt.Sprintf("more than %d levels of nesting", o.maxDepth)}
+			}
+		case '=':
+			nodes += 2
+			dots = 0
+		case ',', '[', '{':
+			nodes++
+			dots = 0
+		case '\n':
+			dots = 0
+		}
+		if nodes > o.maxNodes {
+			return tooManyNodes(i, o.maxNodes)
+		}
+	}
 	return nil
+}
+
+// tomlStringEnd gives the offset of the last byte of the string at i.
+func tomlStringEnd(s string, i int) int {
+	quote := s[i : i+1]
+	long := strings.HasPrefix(s[i:], quote+quote+quote)
+	if long {
+		i += 2
+	}
+	for i++; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && quote == `"`:
+			i++
+		case c == '\n' && !long:
+			return i - 1
+		case c == quote[0] && !long:
+			return i
+		case c == quote[0] && strings.HasPrefix(s[i:], quote+quote+quote):
+			i += 2
+			for n := 0; n < 2 && strings.HasPrefix(s[i+1:], quote); n++ { // the text may end with quotes
+				i++
+			}
+			return i
+		}
+	}
+	return len(s) - 1
 }
 
 func (r *tomlReader) expression(e *unstable.Node) error {
@@ -73,15 +142,20 @@ func (r *tomlReader) expression(e *unstable.Node) error {
 		}
 		keys = append(keys, string(it.Node().Data))
 	}
+	if e.Kind != unstable.KeyValue {
+		r.path, r.held = r.path[:0], 0
+	}
 	if len(keys)+len(r.path) > r.f.opts.maxDepth {
 		return &syntaxError{at, fmt.Sprintf("more than %d levels of nesting", r.f.opts.maxDepth)}
 	}
 	if e.Kind != unstable.KeyValue {
-		return r.header(keys, at, e.Kind == unstable.ArrayTable)
+		r.header(keys, at, e.Kind == unstable.ArrayTable)
+		return r.f.stop
 	}
-	table, steps := r.table, r.path
+	table, steps := r.table, r.path // what is appended to steps is overwritten by the next line
 	for i, key := range keys {
-		steps = append(steps[:len(steps):len(steps)], tomlStep{key, -1})
+		r.f.node(at)
+		steps = append(steps, tomlStep{key, -1})
 		if i == len(keys)-1 {
 			break
 		}
@@ -98,6 +172,7 @@ func (r *tomlReader) expression(e *unstable.Node) error {
 		table = next
 	}
 	r.setPath(steps, at)
+	r.path, r.held = steps[:len(r.path)], len(r.path)
 	last := keys[len(keys)-1]
 	if table.keys[last] != nil {
 		r.f.faults.add(fault{offset: at, path: r.f.path(true), reason: "the key is there twice"})
@@ -124,22 +199,26 @@ func (r *tomlReader) afterKey(e *unstable.Node) int {
 	return end
 }
 
-// setPath tells the finder where the value or table that follows stands.
+// setPath tells the finder where the value or table that follows stands. steps begin with those of r.path that are held.
 func (r *tomlReader) setPath(steps []tomlStep, entry int) {
-	r.f.stack = r.f.stack[:0]
-	for _, s := range steps {
-		r.f.stack = append(r.f.stack, frame{
-			kind: framePath, key: s.key, index: max(s.index, 0), step: s.index >= 0,
-			style: boxStyle{layout: layoutLines}, entry: entry, comma: -1,
-		})
+	r.f.stack = r.f.stack[:r.held]
+	for _, s := range steps[r.held:] {
+		r.f.stack = append(r.f.stack, s.frame(entry))
+	}
+}
+
+func (s tomlStep) frame(entry int) frame {
+	return frame{
+		kind: framePath, key: s.key, index: max(s.index, 0), step: s.index >= 0,
+		style: boxStyle{layout: layoutLines}, entry: entry, comma: -1,
 	}
 }
 
 // header reads [a.b] or [[a.b]].
-func (r *tomlReader) header(keys []string, at int, array bool) error {
+func (r *tomlReader) header(keys []string, at int, array bool) {
 	table := r.root
-	r.path = r.path[:0:0]
 	for i, key := range keys {
+		r.f.node(at)
 		last := i == len(keys)-1
 		next := table.keys[key]
 		r.path = append(r.path, tomlStep{key, -1})
@@ -167,7 +246,6 @@ func (r *tomlReader) header(keys []string, at int, array bool) error {
 		}
 	}
 	r.table = table
-	return nil
 }
 
 // value reads a value that begins at offset at, and gives its end.
@@ -244,23 +322,27 @@ func (r *tomlReader) gap(i int) int {
 	}
 }
 
-// tableRefs reports tables that would be refs.
-func (r *tomlReader) tableRefs(t *tomlTable, path []tomlStep) {
+// tableRefs reports tables that would be refs, in t, to which the finder's stack leads.
+func (r *tomlReader) tableRefs(t *tomlTable) {
+	within := func(s tomlStep, t *tomlTable) {
+		r.f.stack = append(r.f.stack, s.frame(t.at))
+		r.tableRefs(t)
+		r.f.stack = r.f.stack[:len(r.f.stack)-1]
+	}
 	for n, item := range t.items {
-		r.tableRefs(item, append(path, tomlStep{"", n}))
+		within(tomlStep{"", n}, item)
 	}
 	foreign := false
 	for key, next := range t.keys {
 		foreign = foreign || !slices.Contains(refKeys, key)
 		if next.keys != nil || next.items != nil {
-			r.tableRefs(next, append(path, tomlStep{key, -1}))
+			within(tomlStep{key, -1}, next)
 		}
 	}
 	provider, id := t.keys["provider"], t.keys["id"]
 	if foreign || r.f.opts.style == RefsShort || provider == nil || !provider.text || id == nil || !id.text {
 		return
 	}
-	r.setPath(path, t.at)
 	if r.f.ignoredHere() || !r.f.knownProvider(provider.provider, t.at) {
 		return
 	}
