@@ -16,6 +16,14 @@ import (
 // is, and both of its halves are as unlikely as the whole.
 func newCanary() string { return "Kanary" + rand.Text() }
 
+// Leak names the encoding in which text holds one of secrets or half of one: plain, base64, hex, URL and a few more. It is empty
+// when text holds none. A secret of fewer than 8 bytes is not looked for, since it occurs by chance.
+func Leak(text string, secrets ...[]byte) string {
+	var c canaries
+	c.add(secrets...)
+	return c.find(text)
+}
+
 // canaries are values that must not be seen. They are safe for concurrent use.
 type canaries struct {
 	mu    sync.Mutex

@@ -2,8 +2,10 @@ package conformance
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -58,6 +60,50 @@ func (r Report) WriteJSON(w io.Writer) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(r)
+}
+
+// WriteJUnit writes the report in the form of JUnit, as a suite of that name. What is blocked is skipped there.
+func (r Report) WriteJUnit(w io.Writer, name string) error {
+	type text struct {
+		Text string `xml:",chardata"`
+	}
+	type testCase struct {
+		Class   string `xml:"classname,attr"`
+		Name    string `xml:"name,attr"`
+		Time    string `xml:"time,attr"`
+		Failure *text  `xml:"failure"`
+		Skipped *text  `xml:"skipped"`
+	}
+	type testSuite struct {
+		XMLName  xml.Name   `xml:"testsuite"`
+		Name     string     `xml:"name,attr"`
+		Tests    int        `xml:"tests,attr"`
+		Failures int        `xml:"failures,attr"`
+		Skipped  int        `xml:"skipped,attr"`
+		Cases    []testCase `xml:"testcase"`
+	}
+	s := testSuite{Name: name, Tests: len(r.Results), Failures: r.Count(Fail), Skipped: r.Count(Skip) + r.Count(Blocked)}
+	for _, x := range r.Results {
+		c := testCase{Class: name, Name: x.Name, Time: fmt.Sprintf("%.3f", x.Elapsed.Seconds())}
+		why := &text{"rule: " + x.Rule + "\n" + strings.Join(x.Reasons, "\n")}
+		switch x.Outcome {
+		case Fail:
+			c.Failure = why
+		case Skip, Blocked:
+			c.Skipped = why
+		}
+		s.Cases = append(s.Cases, c)
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	enc := xml.NewEncoder(w)
+	enc.Indent("", "  ")
+	if err := enc.Encode(s); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
 }
 
 // WriteTable writes the report for a person to read: a line for each case, and more where it did not pass.

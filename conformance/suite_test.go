@@ -172,11 +172,14 @@ func TestHostileBackends(t *testing.T) {
 					t.Errorf("%s ended as %s for no reason", x.Name, x.Outcome)
 				}
 			}
-			var table, text bytes.Buffer
-			if err := errors.Join(r.WriteTable(&table), r.WriteJSON(&text)); err != nil {
+			var table, text, junit bytes.Buffer
+			if err := errors.Join(r.WriteTable(&table), r.WriteJSON(&text), r.WriteJUnit(&junit, "hostile")); err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(table.String()+text.String(), secret) {
+			if n := strings.Count(junit.String(), "<failure>"); n != r.Count(conformance.Fail) {
+				t.Errorf("%d failures for JUnit, want %d", n, r.Count(conformance.Fail))
+			}
+			if strings.Contains(table.String()+text.String()+junit.String(), secret) {
 				t.Error("the report shows a secret")
 			}
 			var again conformance.Report
