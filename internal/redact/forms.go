@@ -22,6 +22,14 @@ func plainForms(s string, add func(string)) {
 		add(percent(s, f.safe, f.plus, "0123456789ABCDEF"))
 		add(percent(s, f.safe, f.plus, "0123456789abcdef"))
 	}
+	if len(s) <= maxEscaped {
+		for _, escape := range []string{`\u%04x`, `\u%04X`} {
+			add(escaped(s, escape))
+		}
+		for _, escape := range []string{"%%%02X", "%%%02x", `\x%02x`} {
+			add(escapedBytes(s, escape))
+		}
+	}
 	for _, ascii := range []string{"", "%04x", "%04X"} {
 		for _, html := range []bool{false, true} {
 			for _, slash := range []bool{false, true} {
@@ -29,6 +37,31 @@ func plainForms(s string, add func(string)) {
 			}
 		}
 	}
+}
+
+// maxEscaped is the length in bytes of the longest value that is masked where each of its characters is an escape: that
+// takes six times the memory of the value, and those who write so write short texts.
+const maxEscaped = 4 << 10
+
+// escaped writes every UTF-16 unit of s in the format escape, as the strictest encoders of JSON and JavaScript do.
+func escaped(s, escape string) string {
+	if !utf8.ValidString(s) {
+		return ""
+	}
+	var b strings.Builder
+	for _, unit := range utf16.Encode([]rune(s)) {
+		fmt.Fprintf(&b, escape, unit)
+	}
+	return b.String()
+}
+
+// escapedBytes writes every byte of s in the format escape.
+func escapedBytes(s, escape string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&b, escape, s[i])
+	}
+	return b.String()
 }
 
 // percentForms are the sets of characters that encoders of URLs leave alone beside letters and digits, and whether they
