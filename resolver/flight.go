@@ -16,17 +16,17 @@ import (
 // leave, and ends with its provider.
 type flight struct {
 	p      *provider
-	target target
+	target *target
 	chain  []string // the providers whose calls led to this one
 	renew  *record  // the record whose lease is to be renewed, nil: fetch
-	done   chan struct{}
 
-	// Set before done is closed, not changed after.
+	// Set before it has landed, not changed after.
 	entry *entry
 	err   error
 
 	// Guarded by Resolver.mu.
-	detached bool // its result is not kept
+	done     chan struct{} // closed when it has landed; nil as long as nobody waits
+	detached bool          // its result is not kept
 	landed   bool
 	renewed  bool // what it brought is the same credential with a longer lease
 	tries    int
@@ -34,8 +34,8 @@ type flight struct {
 }
 
 // takeOff starts a flight for t. Called with r.mu held; p is to be dispatched after.
-func (r *Resolver) takeOff(p *provider, t target, chain []string) *flight {
-	f := &flight{p: p, target: t, chain: chain, done: make(chan struct{})}
+func (r *Resolver) takeOff(p *provider, t *target, chain []string) *flight {
+	f := &flight{p: p, target: t, chain: chain}
 	r.flights[t.key] = f
 	p.queue = append(p.queue, f)
 	return f
@@ -62,12 +62,14 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 		delete(r.flights, k)
 		f.entry, f.err = r.landed(f.p, f, c, err)
 	}
-	close(f.done)
+	if f.done != nil {
+		close(f.done)
+	}
 }
 
 // find gives what is known of t: an entry, or an error that is remembered, or else the flight to wait for. With force it
 // is always a flight. Called with r.mu held; p is to be dispatched after.
-func (r *Resolver) find(p *provider, t target, chain []string, force bool) (*entry, *flight, error) {
+func (r *Resolver) find(p *provider, t *target, chain []string, force bool) (*entry, *flight, error) {
 	switch {
 	case r.closed:
 		return nil, nil, errClosed
@@ -114,10 +116,14 @@ func (r *Resolver) find(p *provider, t target, chain []string, force bool) (*ent
 
 // wait waits for f as long as ctx allows.
 func (r *Resolver) wait(ctx context.Context, f *flight) (*entry, error) {
-	select {
-	case <-f.done:
+	r.mu.Lock()
+	if !f.landed && f.done == nil {
+		f.done = make(chan struct{})
+	}
+	landed, done := f.landed, f.done
+	r.mu.Unlock()
+	if landed {
 		return f.entry, f.err
-	default:
 	}
 	chain := chainOf(ctx)
 	if len(chain) > 0 {
@@ -128,7 +134,7 @@ func (r *Resolver) wait(ctx context.Context, f *flight) (*entry, error) {
 		defer leave()
 	}
 	select {
-	case <-f.done:
+	case <-done:
 		return f.entry, f.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -163,7 +169,8 @@ func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credre
 		return nil, err
 	}
 	chain := chainOf(ctx)
-	for i, t := range targets {
+	for i := range targets {
+		t := &targets[i]
 		if h != nil {
 			h.pin(t.key)
 		}
@@ -242,17 +249,17 @@ func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle) (*V
 
 // resolveAll is ResolveAll for subject, that of ctx when nil.
 func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *credref.Subject) []Outcome {
+	// item is a ref that the cache does not answer. Those of one secret find the same flight.
 	type item struct {
+		i       int // of its ref
 		p       *provider
 		targets []target
-		refs    []int
 		entry   *entry
 		flight  *flight
 		err     error
 	}
 	outcomes := make([]Outcome, len(refs))
-	items := map[key]*item{}
-	var open []*item // in the order asked
+	var items []item
 	now := r.clock.now.Load()
 	if now == asleep {
 		now = r.clock.exact()
@@ -262,34 +269,34 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		if outcomes[i].Value = r.cache.Get(&ref, now); outcomes[i].Value != nil {
 			continue
 		}
-		k := key{provider: ref.Provider, id: ref.ID, version: ref.Version}
-		it := items[k]
-		if it == nil {
-			p, targets, err := r.aim(ctx, ref, subject)
-			if err != nil {
-				outcomes[i].Err = refError(ref, err)
-				continue
-			}
-			it = &item{p: p, targets: targets}
-			items[k] = it
-			open = append(open, it)
-		} else if err := ref.Validate(); err != nil { // the field is not a part of the key
-			outcomes[i].Err = refError(ref, backend.Errorf(backend.CodeUsage, "%v", err))
+		p, targets, err := r.aim(ctx, ref, subject)
+		if err != nil {
+			outcomes[i].Err = refError(ref, err)
 			continue
 		}
-		it.refs = append(it.refs, i)
+		if items == nil {
+			items = make([]item, 0, len(refs)-i)
+		}
+		items = append(items, item{i: i, p: p, targets: targets})
 	}
 	chain := chainOf(ctx)
-	for round := open; len(round) > 0; {
+	round := make([]*item, len(items))
+	for i := range items {
+		round[i] = &items[i]
+	}
+	for len(round) > 0 {
 		r.mu.Lock()
+		if len(r.flights) == 0 && len(round) > fewFlights {
+			r.flights = make(map[key]*flight, len(round)) // growing to it would take twice the memory
+		}
 		for _, it := range round {
-			it.entry, it.flight, it.err = r.find(it.p, it.targets[0], chain, false)
+			it.entry, it.flight, it.err = r.find(it.p, &it.targets[0], chain, false)
 		}
 		for _, it := range round { // only now, so that they go out together
 			it.p.dispatch()
 		}
 		r.mu.Unlock()
-		var next []*item
+		next := round[:0]
 		for _, it := range round {
 			if it.flight != nil {
 				it.entry, it.err = r.wait(ctx, it.flight)
@@ -301,25 +308,23 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		}
 		round = next
 	}
-	for _, it := range open {
-		for _, i := range it.refs {
-			out := &outcomes[i]
-			var err error
-			switch {
-			case it.err == nil:
-				out.Value, err = r.answer(it.p, it.entry, out.Ref, nil)
-			case isReplaced(it.err):
-				out.Value, out.Err = r.resolve(ctx, out.Ref, subject, nil)
-			default:
-				err = it.err
-			}
-			if err != nil {
-				out.Err = refError(out.Ref, err)
-			}
+	for k := range items {
+		it := &items[k]
+		out := &outcomes[it.i]
+		err := it.err
+		if err == nil {
+			out.Value, err = r.answer(it.p, it.entry, out.Ref, nil)
+		} else if isReplaced(err) {
+			out.Value, err = r.resolve(ctx, out.Ref, subject, nil)
+		}
+		if err != nil {
+			out.Err = refError(out.Ref, err)
 		}
 	}
 	return outcomes
 }
+
+const fewFlights = 64
 
 // report is Report for subject, that of ctx when nil.
 func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string, subject *credref.Subject) (*Value, error) {
@@ -327,7 +332,8 @@ func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string,
 	if err != nil {
 		return nil, refError(ref, err)
 	}
-	for _, t := range targets {
+	for i := range targets {
+		t := &targets[i]
 		r.mu.Lock()
 		e := r.cache.Peek(t.key)
 		if e == nil || e.Payload.cred == nil || e.Payload.known.revision != revision {

@@ -145,7 +145,7 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 		p.r.count.batches.Add(1)
 		reqs := make([]backend.Request, len(group))
 		for i, f := range group {
-			reqs[i] = f.target.req
+			reqs[i] = f.target.request()
 		}
 		results, err = p.batch.GetBatch(ctx, reqs)
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -163,7 +163,7 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 			return []backend.Result{{Credential: c, Err: err}}, nil
 		}
 	}
-	c, err := p.Backend.Get(ctx, f.target.req)
+	c, err := p.Backend.Get(ctx, f.target.request())
 	return []backend.Result{{Credential: c, Err: err}}, nil
 }
 
@@ -297,7 +297,7 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 		p.dispatch()
 		p.r.mu.Unlock()
 	}()
-	err = backend.Revoke(ctx, p.Backend, rec.target.req, rec.cred)
+	err = backend.Revoke(ctx, p.Backend, rec.target.request(), rec.cred)
 	if err != nil && caller.Err() != nil {
 		return caller.Err()
 	}

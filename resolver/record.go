@@ -15,7 +15,7 @@ type record struct {
 	cred   *backend.Credential // nil: err says why
 	err    error               // ErrNotFound
 	known  *known
-	target target
+	target *target
 	stale  bool // served past fresh
 
 	fresh   int64 // until then it is served as it is
@@ -66,8 +66,9 @@ const (
 	maxBackoff   = 5 * time.Second // a store that asks for more is not waited for
 )
 
-// newRecord gives what is known after c was fetched from p. It fails with ErrExpired when c's life is over.
-func (r *Resolver) newRecord(p *provider, t target, c *backend.Credential, now int64) (record, error) {
+// newRecord gives what is known after c was fetched from p. It fails with ErrExpired when c's life is over. Called with
+// r.mu held.
+func (r *Resolver) newRecord(p *provider, t *target, c *backend.Credential, now int64) (record, error) {
 	wall := time.Now()
 	rec := record{cred: c, target: t, known: &known{
 		typ: c.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata,
@@ -75,7 +76,7 @@ func (r *Resolver) newRecord(p *provider, t target, c *backend.Credential, now i
 	if rec.known.typ == "" {
 		rec.known.typ = p.typeOf(t.key.id)
 	}
-	rec.known.revision = revision(r.revisionKey, rec.known.typ, c)
+	rec.known.revision = r.revise.revision(rec.known.typ, c)
 
 	ttl := p.TTL
 	if c.Lease != nil && c.Lease.Duration > 0 {
@@ -166,8 +167,8 @@ func (r *Resolver) schedule(e *entry, now int64) {
 		rec.timer.Stop()
 	}
 	// The timer holds no secret: what left the cache must not stay in memory for it.
-	k, seq := rec.target.key, rec.seq
-	rec.timer = time.AfterFunc(time.Duration(max(next-now, 0)), func() { r.due(k, seq) })
+	t, seq := rec.target, rec.seq
+	rec.timer = time.AfterFunc(time.Duration(max(next-now, 0)), func() { r.due(t.key, seq) })
 }
 
 // due is called when something is to be done about the record seq of k: a successor is to be fetched if somebody uses it,
@@ -201,6 +202,9 @@ func (r *Resolver) due(k key, seq uint64) {
 func (r *Resolver) owner(k key) *provider { return (*r.providers.Load())[k.provider] }
 
 func (r *Resolver) publish(rec *record, kind EventKind, err error) {
+	if r.hub.watching.Load() == 0 { // before the event is made
+		return
+	}
 	k := rec.target.key
 	r.hub.publish(k, rec.event(k.ref(), kind, err))
 }
@@ -304,6 +308,6 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 	return e
 }
 
-func (r *Resolver) installNegative(p *provider, t target, err error, now int64) {
+func (r *Resolver) installNegative(p *provider, t *target, err error, now int64) {
 	r.install(record{err: err, target: t, fresh: now + int64(p.NegativeTTL)}, now)
 }

@@ -1,7 +1,6 @@
 package resolver
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -10,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/cache"
@@ -28,12 +28,12 @@ type Resolver struct {
 	hub    hub
 	count  counters
 
-	revisionKey []byte
-	failures    *FailureMemory
+	failures *FailureMemory
 
 	providers atomic.Pointer[map[string]*provider] // never written to once published
 
 	mu      sync.Mutex // guards what follows, every record, every provider's queue, and writes to the cache
+	revise  *reviser
 	flights map[key]*flight
 	pins    map[key]int  // open handles
 	waits   map[edge]int // calls that wait for another provider
@@ -41,10 +41,11 @@ type Resolver struct {
 	closed  bool
 }
 
-// key names a secret of a provider as one subject sees it.
+// key names a secret of a provider as one subject sees it. Thousands of them are hashed and copied at once, so that a
+// subject, which few have, takes one word: the zero handle is everybody's.
 type key struct {
 	provider, id, version string
-	subject               credref.Subject
+	subject               unique.Handle[credref.Subject]
 }
 
 func (k key) ref() credref.Ref {
@@ -60,14 +61,11 @@ func New(c Config) (*Resolver, error) {
 		return nil, err
 	}
 	r := &Resolver{
-		revisionKey: bytes.Clone(c.RevisionKey),
-		failures:    c.Failures,
-		flights:     map[key]*flight{},
-		pins:        map[key]int{},
-		waits:       map[edge]int{},
-	}
-	if len(r.revisionKey) == 0 {
-		r.revisionKey = NewRevisionKey()
+		revise:   newReviser(c.RevisionKey),
+		failures: c.Failures,
+		flights:  map[key]*flight{},
+		pins:     map[key]int{},
+		waits:    map[edge]int{},
 	}
 	r.clock.now.Store(asleep)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
-	"io"
 	"maps"
 	"slices"
 
@@ -21,25 +20,51 @@ func NewRevisionKey() []byte {
 	return key
 }
 
+// reviser makes revisions. It is kept, since its making costs more than its use. It is not safe for concurrent use.
+type reviser struct {
+	mac   hash.Hash
+	buf   []byte // never holds a secret
+	write func([]byte) error
+}
+
+// newReviser gives a reviser with a copy of key; an empty one stands for a random one.
+func newReviser(key []byte) *reviser {
+	if len(key) == 0 {
+		key = NewRevisionKey()
+	}
+	v := &reviser{mac: hmac.New(sha256.New, key)}
+	v.write = func(b []byte) error {
+		v.buf = binary.BigEndian.AppendUint64(v.buf, uint64(len(b)))
+		_, _ = v.mac.Write(v.buf)
+		_, _ = v.mac.Write(b)
+		return nil
+	}
+	return v
+}
+
 // revision is the HMAC-SHA-256 of c's type, secret and sorted fields, cut to 128 bits. Every part is written with its
 // length, so that no two contents are written alike.
-func revision(key []byte, typ backend.Type, c *backend.Credential) string {
-	h := hmac.New(sha256.New, key)
-	writePart(h, string(typ))
-	writeSecret(h, c.Secret)
-	for _, name := range slices.Sorted(maps.Keys(c.Fields)) {
-		writePart(h, name)
-		writeSecret(h, c.Fields[name])
+func (v *reviser) revision(typ backend.Type, c *backend.Credential) string {
+	v.mac.Reset()
+	v.text(string(typ))
+	v.secret(c.Secret)
+	if len(c.Fields) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(c.Fields)) {
+			v.text(name)
+			v.secret(c.Fields[name])
+		}
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	v.buf = v.mac.Sum(v.buf[:0])
+	return hex.EncodeToString(v.buf[:16])
 }
 
-func writePart(h hash.Hash, s string) {
-	writeLen(h, uint64(len(s)))
-	_, _ = io.WriteString(h, s)
+func (v *reviser) text(s string) {
+	v.buf = binary.BigEndian.AppendUint64(v.buf[:0], uint64(len(s)))
+	v.buf = append(v.buf, s...)
+	_, _ = v.mac.Write(v.buf)
 }
 
-func writeSecret(h hash.Hash, s backend.Secret) {
+func (v *reviser) secret(s backend.Secret) {
 	kind := byte(0)
 	switch {
 	case s.IsZero():
@@ -48,16 +73,6 @@ func writeSecret(h hash.Hash, s backend.Secret) {
 	default:
 		kind = 1
 	}
-	_, _ = h.Write([]byte{kind})
-	_ = s.Use(func(b []byte) error {
-		writeLen(h, uint64(len(b)))
-		_, _ = h.Write(b)
-		return nil
-	})
-}
-
-func writeLen(h hash.Hash, n uint64) {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], n)
-	_, _ = h.Write(b[:])
+	v.buf = append(v.buf[:0], kind)
+	_ = s.Use(v.write)
 }

@@ -3,6 +3,7 @@ package resolver
 import (
 	"slices"
 	"strings"
+	"unique"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
@@ -63,10 +64,23 @@ func templateParts(t string) func(yield func(part string, isName bool) bool) {
 	}
 }
 
-// target is one place where a ref may be found: an entry of the cache, and the request that fills it.
+// target is one place where a ref may be found: an entry of the cache, and the id that the store is asked for. It never
+// changes.
 type target struct {
 	key key
-	req backend.Request
+	id  string
+}
+
+func (t *target) request() backend.Request {
+	return backend.Request{ID: t.id, Version: t.key.version, Subject: backend.Subject(t.key.whom())}
+}
+
+// whom is the subject of k.
+func (k key) whom() credref.Subject {
+	if k.subject == (unique.Handle[credref.Subject]{}) {
+		return credref.Subject{}
+	}
+	return k.subject.Value()
 }
 
 // targets gives the places in which ref is looked for, for subject, in their order: session, end user, tenant, everybody.
@@ -74,24 +88,27 @@ type target struct {
 func (p *provider) targets(ref credref.Ref, subject credref.Subject) ([]target, error) {
 	k := key{provider: p.name, id: ref.ID, version: ref.Version}
 	if len(p.Scope) == 0 {
-		return []target{{k, backend.Request{ID: ref.ID, Version: ref.Version}}}, nil
+		return []target{{k, ref.ID}}, nil
 	}
 	if p.IDTemplate != "" && climbs(ref.ID) {
 		return nil, backend.Errorf(backend.CodeInvalidID, "an id of a scoped provider may not have . or .. as a part")
 	}
 	var out []target
 	for _, s := range levels(p.Scope, subject) {
-		k.subject = s
-		req := backend.Request{ID: ref.ID, Version: ref.Version, Subject: backend.Subject(s)}
+		k.subject = unique.Handle[credref.Subject]{}
+		if s != (credref.Subject{}) {
+			k.subject = unique.Make(s)
+		}
+		at := ref.ID
 		if p.IDTemplate != "" {
 			id, ok := fill(p.IDTemplate, ref.ID, s)
 			// Two levels with the same id are the same secret of the store.
-			if !ok || slices.ContainsFunc(out, func(t target) bool { return t.req.ID == id }) {
+			if !ok || slices.ContainsFunc(out, func(t target) bool { return t.id == id }) {
 				continue
 			}
-			req.ID = id
+			at = id
 		}
-		out = append(out, target{k, req})
+		out = append(out, target{k, at})
 	}
 	if len(out) == 0 {
 		return nil, &backend.Error{
