@@ -9,7 +9,9 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +31,7 @@ import (
 )
 
 func storeWorks() []work {
-	return []work{
+	works := []work{
 		{"Vault, 5 ms away: document of 1,000 refs in 100 secrets", 2, func(m *meter) (result, error) {
 			return withTB(func(t *tb) (result, error) { return measureVault(m, t) })
 		}},
@@ -40,6 +42,12 @@ func storeWorks() []work {
 			return withTB(measureAWSCalls)
 		}},
 	}
+	if program := os.Getenv("CREDRESOLVE_BENCH_VALS"); program != "" {
+		works = append(works, work{"Vault, 5 ms away: the same document by vals (peer)", 0, func(*meter) (result, error) {
+			return withTB(func(t *tb) (result, error) { return measureVals(t, program) })
+		}})
+	}
+	return works
 }
 
 const (
@@ -187,6 +195,29 @@ func measureVaultReads(t *tb) (result, error) {
 	v.render(t)
 	n := float64(v.reads.Load())
 	return result{ours: n, baseline: vaultSecrets, ratio: n / vaultSecrets, format: count, against: "distinct secrets"}, nil
+}
+
+// measureVals lets vals, the program of bench/vals, evaluate the same refs in the same order, written as vals writes them.
+func measureVals(t *tb, program string) (result, error) {
+	v := newDistantVault(t)
+	ours := timed(func() { v.render(t) })
+	before := v.reads.Load()
+	forms := regexp.MustCompile(`(?m)(?:cred://app/secret/(s\d+)#(f\d+)|\{provider: app, id: secret/(s\d+), field: (f\d+)\})$`)
+	doc := forms.ReplaceAll(v.doc, []byte("ref+vault://secret/$1$3#/$2$4"))
+	cmd := exec.Command(program)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "VAULT_ADDR=" + v.url, "VAULT_TOKEN=" + v.server.Token}
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(doc), os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return result{}, err
+	}
+	var took float64
+	var values int
+	if _, err := fmt.Sscan(string(out), &took, &values); err != nil || values != vaultSecrets*fieldsOfEach {
+		return result{}, fmt.Errorf("vals gave %d values: %v", values, err)
+	}
+	against := fmt.Sprintf("ours; vals made %d reads", v.reads.Load()-before)
+	return result{ours: took, baseline: ours, ratio: took / ours, format: duration, against: against}, nil
 }
 
 func timed(f func()) float64 {
