@@ -1,0 +1,1 @@
+cp example.yaml credresolve.yaml
