@@ -66,6 +66,7 @@ type ReachType string
 const (
 	ReachFile        ReachType = "file"
 	ReachExecutable  ReachType = "executable"
+	ReachArgument    ReachType = "argument" // of the executable before it
 	ReachAddress     ReachType = "address"
 	ReachEnvironment ReachType = "environment variable"
 	ReachKeychain    ReachType = "keychain"
@@ -107,6 +108,9 @@ func (r *Registry) Lookup(name string) (Kind, error) {
 func Nearest(name string, names []string) string {
 	best, bestDistance := "", len(name)/3+2
 	for _, n := range names {
+		if d := len(name) - len(n); max(d, -d) >= bestDistance {
+			continue // also keeps a very long name from costing time
+		}
 		if d := editDistance(name, n); d < bestDistance && d < len(n) {
 			best, bestDistance = n, d
 		}

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -24,6 +25,7 @@ type File struct {
 	path      string
 	shown     string // path as it was given, for messages
 	sum       [sha256.Size]byte
+	root      *node
 	settings  settingsOfFile
 	providers []*Provider
 	warnings  []string
@@ -175,7 +177,8 @@ func Load(path string, kinds *backend.Registry) (*File, error) {
 }
 
 func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// A FIFO that nobody writes to must not make us wait.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, backend.Errorf(backend.CodeInvalidConfig, "the configuration %s cannot be read: %s", path, pathReason(err))
 	}
@@ -206,6 +209,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 	if root == nil || p.err() != nil {
 		return nil, p.err()
 	}
+	f.root = root
 	d := &decoder{problems: p}
 	d.decode(root, "", reflect.ValueOf(&f.settings).Elem())
 	if root.kind != kindMapping {

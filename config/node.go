@@ -7,6 +7,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
@@ -17,15 +18,19 @@ const (
 	maxDepth    = 64
 	maxNodes    = 100_000
 	maxBrackets = 1000
+	maxTokens   = 150_000
+	maxWork     = 20_000_000 // the square, by two, of the keys of a block map: 6,300 keys in one
 )
 
 // node is a value of the file with its place. Aliases and merge keys are replaced by what they stand for.
 type node struct {
 	line, column int
 	kind         nodeKind
-	text         string  // of a scalar
-	pairs        []pair  // of a mapping
-	items        []*node // of a sequence
+	text         string         // of a scalar
+	pairs        []pair         // of a mapping
+	items        []*node        // of a sequence
+	at           map[string]int // of a mapping: where in pairs a key is
+	size         int            // how many nodes it is with all below it, aliases written out
 }
 
 type nodeKind int
@@ -50,12 +55,18 @@ type pair struct {
 }
 
 func (n *node) get(key string) *node {
-	for _, p := range n.pairs {
-		if p.key.text == key {
-			return p.value
-		}
+	if i, ok := n.at[key]; ok {
+		return n.pairs[i].value
 	}
 	return nil
+}
+
+func (n *node) add(p pair) {
+	if n.at == nil {
+		n.at = make(map[string]int)
+	}
+	n.at[p.key.text] = len(n.pairs)
+	n.pairs = append(n.pairs, p)
 }
 
 // problems collects what is wrong with a file, each with its place.
@@ -98,6 +109,13 @@ func parse(p *problems, src []byte) *node {
 		return nil
 	}
 	file, err := parseYAML(src)
+	var over *overLimit
+	if errors.As(err, &over) {
+		at := &node{}
+		at.line, at.column = place(over.at)
+		p.add(at, "", "it is too large")
+		return nil
+	}
 	if err != nil {
 		at := &node{}
 		var syntax yaml.Error
@@ -132,7 +150,11 @@ func parseYAML(src []byte) (file *ast.File, err error) {
 			err = errors.New("not valid YAML")
 		}
 	}()
-	return parser.ParseBytes(src, 0, parser.AllowDuplicateMapKey()) // addPair tells of those, by name
+	tokens := lexer.Tokenize(string(src))
+	if t := tooMuch(tokens); t != nil {
+		return nil, &overLimit{t}
+	}
+	return parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // addPair tells of those, by name
 }
 
 // why is the parser's reason in our own words where that is known, since its own may quote the file.
@@ -160,6 +182,47 @@ func why(err yaml.Error) string {
 		}
 	}
 	return ""
+}
+
+// overLimit is a file that would take the parser too long.
+type overLimit struct{ at *token.Token }
+
+func (*overLimit) Error() string { return "too large" }
+
+// tooMuch gives the token at which the file becomes too large to be parsed, nil when it never does. The lexer's time is
+// linear; the parser looks at all keys of a block map before it at every further one.
+func tooMuch(tokens token.Tokens) *token.Token {
+	type block struct{ column, keys int }
+	var open []block
+	flow, work := 0, 0
+	for i, t := range tokens {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			flow++
+		case token.SequenceEndType, token.MappingEndType:
+			flow = max(0, flow-1)
+		case token.MappingValueType, token.MappingKeyType:
+			if flow > 0 {
+				break
+			}
+			column := t.Position.Column // of the question mark before a key
+			if t.Type == token.MappingValueType && i > 0 {
+				column = tokens[i-1].Position.Column
+			}
+			for len(open) > 0 && open[len(open)-1].column > column {
+				open = open[:len(open)-1]
+			}
+			if len(open) == 0 || open[len(open)-1].column < column {
+				open = append(open, block{column: column})
+			}
+			open[len(open)-1].keys++
+			work += open[len(open)-1].keys
+		}
+		if i > maxTokens || work > maxWork {
+			return t
+		}
+	}
+	return nil
 }
 
 // depth is an upper bound of how deep src is nested by what costs one byte a level, found before a recursive parser sees
@@ -204,11 +267,9 @@ func (c *converter) convert(from ast.Node, level int) *node {
 	}
 	n.line, n.column = place(from.GetToken())
 	c.nodes++
-	if level > maxDepth || c.nodes > maxNodes {
-		if !c.full {
-			c.problems.add(n, "", "it is nested too deeply or is too large")
-		}
-		c.full = true
+	before := c.nodes
+	defer func() { n.size = c.nodes - before + 1 }()
+	if c.beyond(level, n) {
 		return n
 	}
 	switch from := from.(type) {
@@ -232,6 +293,10 @@ func (c *converter) convert(from ast.Node, level int) *node {
 		value, ok := c.anchors[from.Value.GetToken().Value]
 		if !ok {
 			c.problems.add(n, "", "the alias has no anchor before it")
+			return n
+		}
+		c.nodes += value.size // it is read as often as it is named
+		if c.beyond(level, n) {
 			return n
 		}
 		return value
@@ -260,8 +325,23 @@ func (c *converter) convert(from ast.Node, level int) *node {
 	return n
 }
 
+// beyond reports whether n is more than can be taken in, and tells so once.
+func (c *converter) beyond(level int, n *node) bool {
+	if level <= maxDepth && c.nodes <= maxNodes {
+		return false
+	}
+	if !c.full {
+		c.problems.add(n, "", "it is nested too deeply or is too large")
+	}
+	c.full = true
+	return true
+}
+
 func (c *converter) addPair(n *node, from *ast.MappingValueNode, level int) {
 	value := c.convert(from.Value, level+1)
+	if c.full {
+		return
+	}
 	if _, merge := from.Key.(*ast.MergeKeyNode); merge {
 		if value.kind != kindMapping {
 			c.problems.add(value, "", "what << merges must be a map")
@@ -269,25 +349,25 @@ func (c *converter) addPair(n *node, from *ast.MappingValueNode, level int) {
 		}
 		for _, p := range value.pairs {
 			if n.get(p.key.text) == nil {
-				n.pairs = append(n.pairs, pair{p.key, p.value, true})
+				n.add(pair{p.key, p.value, true})
 			}
 		}
 		return
 	}
 	key := c.convert(from.Key, level+1)
+	if c.full {
+		return
+	}
 	if key.kind == kindMapping || key.kind == kindSequence || key.kind == kindNull {
 		c.problems.add(key, "", "a key must be a text")
 		return
 	}
-	for i, p := range n.pairs {
-		if p.key.text != key.text {
-			continue
-		}
-		if !p.merged {
+	if i, exists := n.at[key.text]; exists {
+		if !n.pairs[i].merged {
 			c.problems.add(key, "", "the key %q stands twice", key.text)
 		}
 		n.pairs[i] = pair{key: key, value: value}
 		return
 	}
-	n.pairs = append(n.pairs, pair{key: key, value: value})
+	n.add(pair{key: key, value: value})
 }

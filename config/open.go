@@ -11,6 +11,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -101,9 +102,10 @@ func (f *File) build(o Options) (c resolver.Config, bind func(*resolver.Resolver
 	}
 	p := &problems{file: f.shown}
 	var sources []*chained
+	digests, harmless := f.digests(c.RevisionKey), make(map[*Provider]bool)
 	byLine := func(a, b *Provider) int { return cmp.Compare(a.Line, b.Line) }
 	for _, def := range slices.SortedFunc(slices.Values(f.providers), byLine) {
-		provider, own, err := f.buildProvider(def, o, c.RevisionKey)
+		provider, own, err := f.buildProvider(def, o, digests[def], f.harmless(def, harmless))
 		if err != nil {
 			p.add(def.node, "providers."+def.Name, "%v", err)
 			continue
@@ -124,10 +126,10 @@ func (f *File) build(o Options) (c resolver.Config, bind func(*resolver.Resolver
 	}, nil
 }
 
-func (f *File) buildProvider(def *Provider, o Options, key []byte) (resolver.Provider, []*chained, error) {
+func (f *File) buildProvider(def *Provider, o Options, digest string, harmless bool) (resolver.Provider, []*chained, error) {
 	limits := def.common.Limits.or(f.settings.Limits)
 	out := resolver.Provider{
-		Digest: f.digest(def, key),
+		Digest: digest,
 		TTL:    orNone(def.common.Cache.TTL), MaxStale: orNone(def.common.Cache.MaxStale), NegativeTTL: orNone(def.common.Cache.NegativeTTL),
 		IDTemplate:  def.common.IDTemplate,
 		Concurrency: limits.Concurrency, Timeout: limits.Timeout, Retries: orNone(limits.Retries),
@@ -140,8 +142,9 @@ func (f *File) buildProvider(def *Provider, o Options, key []byte) (resolver.Pro
 	for _, t := range def.types {
 		out.Types = append(out.Types, resolver.TypeRule{Pattern: t.pattern, Type: t.is})
 	}
-	if o.Untrusted && !f.harmless(def) {
+	if o.Untrusted && !harmless {
 		out.Backend = untrusted{path: f.path}
+		out.Digest = "" // when it is trusted it is another
 		return out, nil, nil
 	}
 	again := *def // its own sources, which belong to this resolver
@@ -166,28 +169,49 @@ func orNone[T int | time.Duration](setting *T) T {
 	return *setting
 }
 
-// digest names the definition of a provider: its settings and those of the providers in its chain, and the directory where
-// a relative path depends on it. It is keyed, since settings may hold a literal secret.
-func (f *File) digest(def *Provider, key []byte) string {
-	h := hmac.New(sha256.New, key)
-	var write func(def *Provider)
-	write = func(def *Provider) {
+// digests names the definition of each provider: its settings and those that hold for all, those of the providers in its
+// chain, and the directory where a relative path depends on it. They are keyed, since settings may hold a literal secret.
+func (f *File) digests(key []byte) map[*Provider]string {
+	known := make(map[*Provider]string, len(f.providers))
+	var digest func(def *Provider) string
+	digest = func(def *Provider) string {
+		if known[def] != "" {
+			return known[def]
+		}
+		h := hmac.New(sha256.New, key)
 		def.node.digest(h)
-		for _, r := range def.Reach {
-			if (r.What == backend.ReachFile || r.What == backend.ReachExecutable) && !filepath.IsAbs(r.Value) {
-				fmt.Fprintf(h, "dir %q\n", f.Dir())
-				break
-			}
+		if limits := f.root.get("limits"); limits != nil {
+			fmt.Fprintln(h, "limits")
+			limits.digest(h)
+		}
+		if !def.Known || slices.ContainsFunc(def.Reach, relative) {
+			fmt.Fprintf(h, "dir %q\n", f.Dir())
 		}
 		for _, ref := range def.Chain {
 			fmt.Fprintf(h, "chain %q\n", ref)
 			if next := f.Provider(ref.Provider); next != nil {
-				write(next)
+				fmt.Fprintf(h, "is %s\n", digest(next))
 			}
 		}
+		known[def] = hex.EncodeToString(h.Sum(nil)[:16])
+		return known[def]
 	}
-	write(def)
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	for _, def := range f.providers {
+		digest(def)
+	}
+	return known
+}
+
+// relative reports whether r is another thing in another directory. The bare name of a program is looked for in $PATH, and
+// ~ is the user's home.
+func relative(r backend.Reach) bool {
+	switch r.What {
+	case backend.ReachFile:
+		return !filepath.IsAbs(r.Value) && !strings.HasPrefix(r.Value, "~")
+	case backend.ReachExecutable:
+		return !filepath.IsAbs(r.Value) && strings.ContainsRune(filepath.ToSlash(r.Value), '/')
+	}
+	return false
 }
 
 // digest writes n in a form in which equal settings are equal: keys of a map in order of their names, but for types, whose

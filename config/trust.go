@@ -17,25 +17,28 @@ import (
 )
 
 // harmless reports whether def touches nothing but files below the directory of the configuration, links resolved, and
-// needs no provider that touches more.
-func (f *File) harmless(def *Provider) bool {
-	if !def.Known {
-		return false
+// needs no provider that touches more. known holds what was found out before: providers may share much of their chains.
+func (f *File) harmless(def *Provider, known map[*Provider]bool) bool {
+	is, done := known[def]
+	if done {
+		return is
 	}
+	is = def.Known
 	for _, r := range def.Reach {
-		if r.What != backend.ReachFile || !f.below(r.Value) {
-			return false
-		}
+		is = is && r.What == backend.ReachFile && f.below(r.Value)
 	}
 	for _, ref := range def.Chain {
-		if next := f.Provider(ref.Provider); next == nil || !f.harmless(next) {
-			return false
-		}
+		next := f.Provider(ref.Provider)
+		is = is && next != nil && f.harmless(next, known)
 	}
-	return true
+	known[def] = is
+	return is
 }
 
 func (f *File) below(path string) bool {
+	if strings.HasPrefix(path, "~") { // a home directory to some kinds
+		return false
+	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(f.Dir(), path)
 	}
@@ -43,11 +46,15 @@ func (f *File) below(path string) bool {
 	if err != nil {
 		return false
 	}
-	// Of what does not exist yet, the nearest directory that does decides.
+	// Of what does not exist yet, the nearest directory that does decides. A link that leads nowhere is something, and leads
+	// perhaps somewhere by the time when it is followed.
 	resolved, rest := "", ""
 	for at := filepath.Clean(path); ; at, rest = filepath.Dir(at), filepath.Join(filepath.Base(at), rest) {
 		resolved, err = filepath.EvalSymlinks(at)
 		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
+			break
+		}
+		if _, there := os.Lstat(at); !errors.Is(there, fs.ErrNotExist) {
 			break
 		}
 	}
@@ -58,12 +65,14 @@ func (f *File) below(path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// NeedsTrust lists, one line each, what the file's providers touch beyond files below its own directory: executables,
-// addresses, environment variables, files outside, and refs to other providers. It is empty when nothing needs trust.
+// NeedsTrust lists, one line each, what the file's providers touch beyond files below its own directory: executables and what
+// is handed to them, addresses, environment variables, files outside, and refs to other providers. It is empty when nothing
+// needs trust.
 func (f *File) NeedsTrust() []string {
 	var lines []string
+	known := make(map[*Provider]bool)
 	for _, def := range f.providers {
-		if f.harmless(def) {
+		if f.harmless(def, known) {
 			continue
 		}
 		who := fmt.Sprintf("%s (%s)", def.Name, def.Kind)
@@ -93,12 +102,12 @@ const trustFile = "trusted.json"
 // Trusted reports whether f is trusted as it is now.
 func (s TrustStore) Trusted(f *File) (bool, error) {
 	known, err := s.List()
-	return known[f.trustKey()] == f.SHA256(), err
+	return known[trustKey(f.path)] == f.SHA256(), err
 }
 
 // Add trusts f as it is now.
 func (s TrustStore) Add(ctx context.Context, f *File) error {
-	return s.change(ctx, func(known map[string]string) { known[f.trustKey()] = f.SHA256() })
+	return s.change(ctx, func(known map[string]string) { known[trustKey(f.path)] = f.SHA256() })
 }
 
 // Remove ends the trust in the file at path; one that is not trusted is ErrNotFound.
@@ -109,7 +118,7 @@ func (s TrustStore) Remove(ctx context.Context, path string) error {
 	}
 	removed := false
 	err = s.change(ctx, func(known map[string]string) {
-		for _, key := range []string{path, realPath(path)} {
+		for _, key := range []string{path, trustKey(path)} {
 			if _, ok := known[key]; ok {
 				delete(known, key)
 				removed = true
@@ -181,11 +190,11 @@ func writeFile(path string, content map[string]string) error {
 	return nil
 }
 
-func (f *File) trustKey() string { return realPath(f.path) }
-
-func realPath(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
+// trustKey is the place of the file at path: its directory without links, to which relative paths in the file belong, and its
+// name. The name may be a link: what it leads to is trusted here alone, where it cannot mean other files than were shown.
+func trustKey(path string) string {
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path))
 	}
 	return path
 }

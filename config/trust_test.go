@@ -107,3 +107,69 @@ func TestWithoutTrustNothingOutsideIsReached(t *testing.T) {
 		t.Error("the provider that needs trust was opened")
 	}
 }
+
+func TestWhatLiesBelowTheFile(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	for _, tt := range []struct {
+		name, path string
+		trust      bool // it is needed
+		link       [2]string
+	}{
+		{"a file", "x", false, [2]string{}},
+		{"a file to come", "a/b/c", false, [2]string{}},
+		{"parent", "../x", true, [2]string{}},
+		{"parent by a detour", "a/../../x", true, [2]string{}},
+		{"absolute", "/etc/passwd", true, [2]string{}},
+		{"home", "~/x", true, [2]string{}},
+		{"somebody's home", "~root/x", true, [2]string{}},
+		{"link inside", "l/x", false, [2]string{"l", "."}},
+		{"link outside", "l/x", true, [2]string{"l", outside}},
+		{"link to what is not there yet", "l", true, [2]string{"l", outside + "/nothing"}},
+		{"link to a directory that is not there yet", "l/x", true, [2]string{"l", outside + "/nothing"}},
+		{"link to itself", "l", true, [2]string{"l", "l"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := load(t, "version: 1\nproviders:\n  a: {kind: box, path: "+tt.path+"}\n")
+			if tt.link[0] != "" {
+				if err := os.Symlink(tt.link[1], filepath.Join(f.Dir(), tt.link[0])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if needs := len(f.NeedsTrust()) > 0; needs != tt.trust {
+				t.Errorf("needs trust: %v", needs)
+			}
+		})
+	}
+}
+
+// TestTrustDoesNotFollowLinks has a project whose configuration is a link to one that is trusted: its relative paths would
+// lead to other files than its user was shown.
+func TestTrustDoesNotFollowLinks(t *testing.T) {
+	t.Parallel()
+	store := config.TrustStore{Dir: filepath.Join(t.TempDir(), "state")}
+	good := load(t, "version: 1\nproviders:\n  a: {kind: box, path: ../program}\n")
+	if err := store.Add(t.Context(), good); err != nil {
+		t.Fatal(err)
+	}
+	byAnotherWay := filepath.Join(t.TempDir(), "way")
+	hostile := filepath.Join(t.TempDir(), config.FileName)
+	for link, to := range map[string]string{byAnotherWay: good.Dir(), hostile: good.Path()} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]bool{good.Path(): true, filepath.Join(byAnotherWay, filepath.Base(good.Path())): true, hostile: false} {
+		f, err := config.Load(path, registry(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if trusted, err := store.Trusted(f); trusted != want || err != nil {
+			t.Errorf("%s: trusted %v, %v", path, trusted, err)
+		}
+	}
+	if err := store.Remove(t.Context(), filepath.Join(byAnotherWay, filepath.Base(good.Path()))); err != nil {
+		t.Error(err)
+	}
+}

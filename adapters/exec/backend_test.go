@@ -628,7 +628,14 @@ func TestConfig(t *testing.T) {
 	if backend.Describe(open(t, exec.Config{Command: "/a"})).CallerBound {
 		t.Error("without pass_env every process gets the same")
 	}
-	want := []backend.Reach{{What: backend.ReachExecutable, Value: "/no/such/program"}, {What: backend.ReachEnvironment, Value: "HOME"}}
+	c.Args = []string{"-c", "do this"}
+	c.Env = map[string]backend.Source{"LD_PRELOAD": backend.Literal(backend.NewSecretString(canary))}
+	want := []backend.Reach{
+		{What: backend.ReachExecutable, Value: "/no/such/program"},
+		{What: backend.ReachArgument, Value: `"-c"`}, {What: backend.ReachArgument, Value: `"do this"`},
+		{What: backend.ReachArgument, Value: "LD_PRELOAD=… in its environment"},
+		{What: backend.ReachEnvironment, Value: "HOME"},
+	}
 	if got := c.Reach(); !slices.Equal(got, want) {
 		t.Errorf("Reach = %v", got)
 	}

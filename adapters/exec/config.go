@@ -2,10 +2,12 @@ package exec
 
 import (
 	"encoding/hex"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -111,9 +113,16 @@ func (c *Config) policy() safefile.Policy {
 	}
 }
 
-// Reach tells which program the provider runs, and what it hands to it.
+// Reach tells which program the provider runs, and what it hands to it: a program may do anything that its arguments and
+// its environment say. The values of env, which may be secret, are left out.
 func (c Config) Reach() []backend.Reach {
 	reach := []backend.Reach{{What: backend.ReachExecutable, Value: c.Command}}
+	for _, arg := range c.Args {
+		reach = append(reach, backend.Reach{What: backend.ReachArgument, Value: strconv.Quote(arg)})
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
+		reach = append(reach, backend.Reach{What: backend.ReachArgument, Value: name + "=… in its environment"})
+	}
 	for _, name := range c.PassEnv {
 		reach = append(reach, backend.Reach{What: backend.ReachEnvironment, Value: name})
 	}
