@@ -64,7 +64,7 @@ type Credential struct {
 	Fields map[string]Secret
 	// Version is the store's own name of what was read; opaque, empty without versions.
 	Version string
-	// Expires is when the store stops to accept the credential; zero: never, or unknown.
+	// Expires is when the store stops to accept the credential, by this host's clock; zero: never, or unknown.
 	Expires time.Time
 	// RefreshAfter is when the store advises to fetch a successor; zero: no advice.
 	RefreshAfter time.Time

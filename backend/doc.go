@@ -8,7 +8,8 @@
 //
 // # What an implementer owes
 //
-//   - Opening does no I/O. Background work starts at first use and ends with Close (io.Closer).
+//   - Opening does no I/O. Background work starts at first use and ends with Close (io.Closer). Close may be called again,
+//     and does not wait for the store; after it every method gives ErrUnavailable.
 //   - Every method returns soon after its context is done, and is safe for concurrent use.
 //   - No secret is cached, nothing is logged, nothing is retried: the resolver does all of that. One exception: a
 //     backend holds and renews its own login, and repeats a request once after a new login. SDK retries are off.
@@ -16,5 +17,5 @@
 //     input is in their text, nor reachable through Unwrap.
 //   - A *Credential is not changed after it was returned, by either side.
 //
-// adapters/memory is the smallest complete adapter and the one to copy.
+// Package conformance holds a backend to all of this. adapters/memory is the smallest complete adapter and the one to copy.
 package backend

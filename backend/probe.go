@@ -5,7 +5,8 @@ import "context"
 // Prober is a Backend that can tell whether Get would work, without reading a secret.
 type Prober interface {
 	Backend
-	// Probe reaches the store and logs in. It reads no secret, and fails as Get would.
+	// Probe reaches the store and logs in. It reads no secret, and fails as Get would for every secret: a store that refuses
+	// single secrets is no failure of Probe.
 	Probe(ctx context.Context) error
 }
 

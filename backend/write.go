@@ -10,7 +10,7 @@ type Writer interface {
 	Backend
 	// Put stores v under req.ID, and gives the new version, empty where the store has none. It returns ErrConflict,
 	// and changes nothing, when cond does not hold; ErrUnsupported for a value or a condition that the store cannot
-	// hold: no value is truncated or altered. req.Version must be empty.
+	// hold: no value is truncated or altered. req.Version must be empty, else ErrUnsupported.
 	Put(ctx context.Context, req Request, v Value, cond Condition) (version string, err error)
 	// Delete removes the secret. It returns ErrNotFound when there is none, ErrConflict when cond does not hold.
 	Delete(ctx context.Context, req Request, cond Condition) error

@@ -17,6 +17,9 @@
 //		})
 //	}
 //
+// Run shows the cases as subtests; Check gives a Report to a program that is no test. Executables are held to the same rules by
+// package execs, with the data of package vectors.
+//
 // # Outcomes
 //
 // A case passes, fails, is skipped or is blocked. It is skipped where the backend lacks the capability, or the Harness the
