@@ -346,7 +346,7 @@ func (f *finder) scalar(s scalar) error {
 		}
 	}
 	f.define(s.props, &s, site)
-	f.value(member{kind: memberScalar, scalar: s, at: s.value.start, from: from, to: len(f.sites), refs: site != nil}, s.value.end, site)
+	f.value(&member{kind: memberScalar, scalar: s, at: s.value.start, from: from, to: len(f.sites), refs: site != nil}, s.value.end, site)
 	return f.stop
 }
 
@@ -400,7 +400,7 @@ func (f *finder) alias(name string, at span) error {
 		m.kind, m.scalar = memberScalar, *a.scalar
 		m.scalar.value = at
 	}
-	f.value(m, at.end, nil)
+	f.value(&m, at.end, nil)
 	return f.stop
 }
 
@@ -520,11 +520,11 @@ func (f *finder) close(end int, inner span) {
 		done.anchor.site = site
 	}
 	f.members, f.keys = f.members[:done.firstMember], f.keys[:done.firstKey]
-	f.value(m, end, site)
+	f.value(&m, end, site)
 }
 
 // value ends the entry under way.
-func (f *finder) value(m member, end int, site *Site) {
+func (f *finder) value(m *member, end int, site *Site) {
 	t := f.top()
 	if t == nil {
 		empty := m.kind == memberScalar && m.scalar.kind == scalarNull
@@ -538,7 +538,7 @@ func (f *finder) value(m member, end int, site *Site) {
 	case frameMap:
 		if !t.foreign {
 			m.key = t.key
-			f.members = append(f.members, m)
+			f.members = append(f.members, *m)
 		}
 		if f.vars != nil && len(f.stack) == 1 {
 			f.addVar(t.key, m, site)
@@ -793,7 +793,7 @@ func (f *finder) matchIgnore(segments []string) bool {
 const notFlat = "an environment variable must be a scalar or a ref, not a map or a list"
 
 // addVar takes an entry of a flat map as a variable.
-func (f *finder) addVar(name string, m member, site *Site) {
+func (f *finder) addVar(name string, m *member, site *Site) {
 	if site == nil {
 		site = m.alias
 	}

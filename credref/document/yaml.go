@@ -253,7 +253,7 @@ func (r *yamlReader) node(indent int, inline, mapValue bool, after int) error {
 	if err != nil {
 		return err
 	}
-	return r.emit(a)
+	return r.emit(&a)
 }
 
 // merge adds properties that stand on another line than those before.
@@ -284,8 +284,7 @@ func (r *yamlReader) empty(p props) error {
 }
 
 // props reads anchor and tag, and the white space after them.
-func (r *yamlReader) props(flow bool) (props, error) {
-	var p props
+func (r *yamlReader) props(flow bool) (p props, err error) {
 	for {
 		start := r.i
 		switch r.peek() {
@@ -546,7 +545,7 @@ func (r *yamlReader) implicitEntry(column int) error {
 		if err != nil {
 			return err
 		}
-		if err := r.emitKey(start, a); err != nil {
+		if err := r.emitKey(start, &a); err != nil {
 			return err
 		}
 	}
@@ -621,7 +620,7 @@ func (r *yamlReader) atom(p props, indent int, flow bool) (atom, error) {
 }
 
 // emit tells the finder of a value.
-func (r *yamlReader) emit(a atom) error {
+func (r *yamlReader) emit(a *atom) error {
 	switch {
 	case a.told:
 		return nil
@@ -632,7 +631,7 @@ func (r *yamlReader) emit(a atom) error {
 }
 
 // emitKey tells the finder of a key.
-func (r *yamlReader) emitKey(start int, a atom) error {
+func (r *yamlReader) emitKey(start int, a *atom) error {
 	if a.alias != "" {
 		return r.f.aliasKey(start, a.alias, a.scalar.value)
 	}
@@ -714,17 +713,23 @@ func (r *yamlReader) flowEntry() error {
 			return err
 		}
 	}
-	if err := r.f.open(frameOpaque, start, boxStyle{}, props{}); err != nil {
-		return err
+	// Only a collection, which may have properties before it, tells the finder of anything.
+	opaque := strings.IndexByte("[{&!", r.peek()) >= 0
+	if opaque {
+		if err := r.f.open(frameOpaque, start, boxStyle{}, props{}); err != nil {
+			return err
+		}
 	}
 	a, err := r.flowAtom()
 	if err != nil {
 		return err
 	}
-	r.f.close(r.i, span{})
+	if opaque {
+		r.f.close(r.i, span{})
+	}
 	if a.told {
 		r.f.opaqueKey(start)
-	} else if err := r.emitKey(start, a); err != nil {
+	} else if err := r.emitKey(start, &a); err != nil {
 		return err
 	}
 	return r.flowPairValue()
@@ -745,7 +750,7 @@ func (r *yamlReader) flowPairValue() error {
 	if err != nil {
 		return err
 	}
-	return r.emit(a)
+	return r.emit(&a)
 }
 
 // flowItem reads one item of [...], which may be a single pair.
@@ -775,7 +780,7 @@ func (r *yamlReader) flowItem() error {
 		return err
 	}
 	if r.peek() != ':' {
-		return r.emit(a)
+		return r.emit(&a)
 	}
 	if a.told {
 		r.f.retract(from)
@@ -785,7 +790,7 @@ func (r *yamlReader) flowItem() error {
 	}
 	if a.told {
 		r.f.opaqueKey(start)
-	} else if err := r.emitKey(start, a); err != nil {
+	} else if err := r.emitKey(start, &a); err != nil {
 		return err
 	}
 	if err := r.flowPairValue(); err != nil {
@@ -1211,6 +1216,9 @@ func (t *blockText) finish(chomp byte) string {
 
 // plainKind gives the type of a plain scalar, as the core schema of YAML 1.2 has it.
 func plainKind(s string) scalarKind {
+	if s != "" && strings.IndexByte("~nNtTfF+-.0123456789", s[0]) < 0 {
+		return scalarText
+	}
 	switch s {
 	case "", "~", "null", "Null", "NULL":
 		return scalarNull
