@@ -95,7 +95,20 @@ func index(text []byte, twice string) (*document, error) {
 type indexer struct {
 	text  []byte
 	i     int
-	twice int // the place of a key that stands twice
+	twice int    // the place of a key that stands twice
+	room  []node // of which the next nodes are made
+	made  int
+}
+
+func (ix *indexer) node() *node {
+	if len(ix.room) == 0 {
+		ix.room = make([]node, min(1+ix.made, 64))
+	}
+	n := &ix.room[0]
+	ix.room = ix.room[1:]
+	ix.made++
+	n.start = ix.i
+	return n
 }
 
 func (ix *indexer) space() {
@@ -114,7 +127,7 @@ func (ix *indexer) next() byte {
 
 func (ix *indexer) value() *node {
 	ix.space()
-	n := &node{start: ix.i}
+	n := ix.node()
 	switch ix.text[ix.i] {
 	case '{':
 		n.members = make(map[string]*node)
@@ -220,10 +233,12 @@ func element(items []*node, key string) *node {
 func (d *document) credential(n *node) *backend.Credential {
 	text := d.text[n.start:n.end]
 	c := &backend.Credential{Secret: backend.SecretFromJSON(text)}
-	_ = c.Secret.Use(func(b []byte) error {
-		c.Fields, _ = backend.FieldsFromJSON(b)
-		return nil
-	})
+	if bytes.ContainsAny(text, `{\`) {
+		_ = c.Secret.Use(func(b []byte) error {
+			c.Fields, _ = backend.FieldsFromJSON(b)
+			return nil
+		})
+	}
 	return c
 }
 
