@@ -66,12 +66,10 @@ func (s *session) render(ctx context.Context, path string, f documentFlags) ([]b
 	if err := s.app.failed(failures(sites, outcomes), true); err != nil {
 		return nil, err
 	}
-	index := make(map[*document.Site]int, len(sites))
-	for i, site := range sites {
-		index[site] = i
-	}
+	next := 0 // Render asks in the order of Refs
 	return d.Render(func(site *document.Site) (document.Replacement, error) {
-		secret, removed := outcomes[index[site]].secret(site)
+		secret, removed := outcomes[next].secret(site)
+		next++
 		return document.Replacement{Secret: secret, Remove: removed}, nil
 	})
 }
