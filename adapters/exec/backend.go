@@ -233,8 +233,12 @@ func (b *Backend) run(ctx context.Context, args []string, stdin []byte) ([]byte,
 	return out, translate(b.config.Command, err)
 }
 
-// open opens the program's file if it may be run.
+// open opens the program's file if it may be run. It returns when ctx is done, even while the file system does not answer.
 func (b *Backend) open(ctx context.Context) (*safefile.File, error) {
+	return safefile.Await(ctx, func() (*safefile.File, error) { return b.check(ctx) }, func(f *safefile.File) { _ = f.Close() })
+}
+
+func (b *Backend) check(ctx context.Context) (*safefile.File, error) {
 	f, err := safefile.Open(b.config.Command, b.policy)
 	if err != nil || b.config.SHA256 == "" {
 		return f, err

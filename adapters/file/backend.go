@@ -111,10 +111,12 @@ func (b *Backend) locate(ctx context.Context) (path string, dir bool, err error)
 	}
 	if b.config.Mode == modeRaw && b.config.Layout != layoutStrict {
 		// This decides how ids are read, no more: who could replace the directory is looked at when a file is opened.
-		info, err := os.Stat(path)
-		dir = err == nil && info.IsDir()
+		dir, err = safefile.Await(ctx, func() (bool, error) {
+			info, err := os.Stat(path)
+			return err == nil && info.IsDir(), nil
+		}, nil)
 	}
-	return path, dir, nil
+	return path, dir, err
 }
 
 func (b *Backend) checkRequest(req backend.Request, dir bool) error {
@@ -202,7 +204,10 @@ const snapshotAttempts = 3
 // fromDirectory reads one file for each distinct id. Where the kubelet exchanges them all at once, all are of one version.
 func (b *Backend) fromDirectory(ctx context.Context, path string, reqs []backend.Request, results []backend.Result) error {
 	for range snapshotAttempts {
-		before, _ := os.Readlink(filepath.Join(path, "..data"))
+		before, err := b.data(ctx, path)
+		if err != nil {
+			return err
+		}
 		read := make(map[string]backend.Result, len(reqs))
 		for i, req := range reqs {
 			if b.checkRequest(req, true) != nil {
@@ -218,11 +223,19 @@ func (b *Backend) fromDirectory(ctx context.Context, path string, reqs []backend
 			}
 			results[i] = r
 		}
-		if after, _ := os.Readlink(filepath.Join(path, "..data")); after == before {
-			return nil
+		if after, err := b.data(ctx, path); err != nil || after == before {
+			return err
 		}
 	}
 	return errKeys
+}
+
+// data gives where the kubelet's link in the directory at path leads to, nothing where there is none.
+func (b *Backend) data(ctx context.Context, path string) (string, error) {
+	return safefile.Await(ctx, func() (string, error) {
+		to, _ := os.Readlink(filepath.Join(path, "..data"))
+		return to, nil
+	}, nil)
 }
 
 func (b *Backend) fromEntry(ctx context.Context, path string) backend.Result {
@@ -243,19 +256,27 @@ func (b *Backend) Probe(ctx context.Context) error {
 		return err
 	}
 	if dir {
-		_, err := safefile.Names(path, b.policy)
-		return b.fileError(err)
+		_, err := b.names(ctx, path)
+		return err
 	}
-	_, err = b.stamp(path)
+	_, err = b.stamp(ctx, path)
 	return err
 }
 
-func (b *Backend) stamp(path string) (safefile.Stamp, error) {
-	f, err := safefile.Open(path, b.policy)
-	if err != nil {
-		return safefile.Stamp{}, b.fileError(err)
-	}
-	return f.Stamp(), b.fileError(f.Close())
+func (b *Backend) stamp(ctx context.Context, path string) (safefile.Stamp, error) {
+	stamp, err := safefile.Await(ctx, func() (safefile.Stamp, error) {
+		f, err := safefile.Open(path, b.policy)
+		if err != nil {
+			return safefile.Stamp{}, err
+		}
+		return f.Stamp(), f.Close()
+	}, nil)
+	return stamp, b.fileError(err)
+}
+
+func (b *Backend) names(ctx context.Context, path string) ([]string, error) {
+	names, err := safefile.Await(ctx, func() ([]string, error) { return safefile.Names(path, b.policy) }, nil)
+	return names, b.fileError(err)
 }
 
 // CurrentVersion implements backend.Checker. It reads a document only when the document has changed since the id was last
@@ -271,7 +292,7 @@ func (b *Backend) CurrentVersion(ctx context.Context, req backend.Request) (stri
 	if dir {
 		path = filepath.Join(path, req.ID)
 	}
-	stamp, err := b.stamp(path)
+	stamp, err := b.stamp(ctx, path)
 	if err != nil {
 		return "", err
 	}
@@ -325,16 +346,16 @@ func (b *Backend) entries(ctx context.Context) ([]backend.Entry, error) {
 	}
 	switch {
 	case dir:
-		names, err := safefile.Names(path, b.policy)
+		names, err := b.names(ctx, path)
 		if err != nil {
-			return nil, b.fileError(err)
+			return nil, err
 		}
 		var entries []backend.Entry
 		for _, name := range names {
 			if b.checkRequest(backend.Request{ID: name}, true) != nil {
 				continue // the kubelet's own
 			}
-			stamp, err := b.stamp(filepath.Join(path, name))
+			stamp, err := b.stamp(ctx, filepath.Join(path, name))
 			var e *backend.Error
 			switch {
 			case err == nil:
@@ -347,7 +368,7 @@ func (b *Backend) entries(ctx context.Context) ([]backend.Entry, error) {
 		}
 		return entries, nil
 	case b.config.Mode == modeRaw:
-		stamp, err := b.stamp(path)
+		stamp, err := b.stamp(ctx, path)
 		if err != nil {
 			return nil, err
 		}

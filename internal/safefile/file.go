@@ -124,57 +124,68 @@ const attempts = 3
 // the content and should zero it. Read returns when ctx is done, even while the file system does not answer. A file that
 // keeps changing while it is read is Changed.
 func Read(ctx context.Context, path string, p Policy) ([]byte, Stamp, error) {
-	type outcome struct {
+	type result struct {
 		content []byte
 		stamp   Stamp
-		err     error
 	}
-	once := func() (o outcome) {
+	once := func() (r result, err error) {
 		f, err := Open(path, p)
 		if err != nil {
-			return outcome{err: err}
+			return result{}, err
 		}
-		o.stamp = f.Stamp()
-		o.content, o.err = f.read(ctx)
-		if err := f.Close(); o.err == nil && err != nil {
-			o.err = broken(path, err)
+		r.stamp = f.Stamp()
+		r.content, err = f.read(ctx)
+		if failed := f.Close(); err == nil && failed != nil {
+			err = broken(path, failed)
 		}
-		if o.err != nil {
-			clear(o.content)
-			o.content = nil
+		if err != nil {
+			clear(r.content)
+			r.content = nil
 		}
-		return o
+		return r, err
 	}
-	read := func() (o outcome) {
+	r, err := Await(ctx, func() (r result, err error) {
 		for range attempts {
 			var e *Error
-			if o = once(); !errors.As(o.err, &e) || e.Problem != Changed {
+			if r, err = once(); !errors.As(err, &e) || e.Problem != Changed {
 				break
 			}
 		}
-		return o
-	}
+		return r, err
+	}, func(r result) { clear(r.content) })
+	return r.content, r.stamp, err
+}
+
+// Await gives what call gives, or ctx's error when ctx is done before. call asks a file system, which may never answer: then
+// it goes on by itself, and what it gives without an error after all is given to drop, which may be nil.
+func Await[T any](ctx context.Context, call func() (T, error), drop func(T)) (T, error) {
 	if ctx.Done() == nil {
-		o := read()
-		return o.content, o.stamp, o.err
+		return call()
 	}
+	var none T
 	if err := ctx.Err(); err != nil {
-		return nil, Stamp{}, err
+		return none, err
+	}
+	type outcome struct {
+		value T
+		err   error
 	}
 	done := make(chan outcome)
 	go func() {
-		o := read()
+		value, err := call()
 		select {
-		case done <- o:
+		case done <- outcome{value, err}:
 		case <-ctx.Done():
-			clear(o.content)
+			if err == nil && drop != nil {
+				drop(value)
+			}
 		}
 	}()
 	select {
 	case o := <-done:
-		return o.content, o.stamp, o.err
+		return o.value, o.err
 	case <-ctx.Done():
-		return nil, Stamp{}, ctx.Err()
+		return none, ctx.Err()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -542,6 +543,31 @@ func BenchmarkRead(b *testing.B) {
 	for b.Loop() {
 		if _, _, err := safefile.Read(b.Context(), path, secret()); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestAwaitLeavesWhatNeverAnswers(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	answer, dropped := make(chan int), make(chan int, 1)
+	call := func() (int, error) {
+		cancel()
+		return <-answer, nil
+	}
+	if got, err := safefile.Await(ctx, call, func(n int) { dropped <- n }); got != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("%d, %v", got, err)
+	}
+	answer <- 5
+	if got := <-dropped; got != 5 {
+		t.Errorf("%d was dropped", got)
+	}
+	if _, err := safefile.Await(ctx, call, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end: %v", err)
+	}
+	for name, ctx := range map[string]context.Context{"background": context.Background(), "live": t.Context()} {
+		if got, err := safefile.Await(ctx, func() (int, error) { return 7, io.EOF }, nil); got != 7 || err != io.EOF {
+			t.Errorf("%s: %d, %v", name, got, err)
 		}
 	}
 }
