@@ -408,6 +408,8 @@ func TestDescribe(t *testing.T) {
 func TestCallerBound(t *testing.T) {
 	t.Parallel()
 	static := basic(&mototest.Proxy{URL: "https://vpce.example"})
+	noEndpoint := static
+	noEndpoint.Endpoint = ""
 	for name, tt := range map[string]struct {
 		config awssm.Config
 		env    map[string]string
@@ -422,7 +424,11 @@ func TestCallerBound(t *testing.T) {
 		"profile outranks the key":    {awssm.Config{Region: "eu-west-1", Profile: "p"}, map[string]string{"AWS_ACCESS_KEY_ID": "x"}, false},
 		"profile of another file":     {awssm.Config{Region: "eu-west-1", Profile: "p"}, map[string]string{"AWS_CONFIG_FILE": "x"}, true},
 		"own key, region, endpoint":   {static, map[string]string{"AWS_PROFILE": "x", "AWS_CONFIG_FILE": "x", "AWS_REGION": "x", "AWS_ENDPOINT_URL": "x", "AWS_ACCESS_KEY_ID": "x"}, false},
-		"unrelated":                   {awssm.Config{}, map[string]string{"HOME": "x", "AWS_PAGER": "x"}, false},
+		"endpoint of the profile":     {noEndpoint, map[string]string{"AWS_PROFILE": "x"}, true},
+		"endpoint of another file":    {noEndpoint, map[string]string{"AWS_CONFIG_FILE": "x"}, true},
+		"endpoint of STS": {awssm.Config{Region: "eu-west-1", RoleARN: "arn:aws:iam::123456789012:role/reader"},
+			map[string]string{"AWS_ENDPOINT_URL_STS": "x"}, true},
+		"unrelated": {awssm.Config{}, map[string]string{"HOME": "x", "AWS_PAGER": "x"}, false},
 	} {
 		b, err := awssm.New(tt.config, backend.Host{LookupEnv: func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok }})
 		if err != nil {

@@ -120,7 +120,9 @@ func (c Config) Reach() []backend.Reach {
 	}
 	reach := []backend.Reach{service(c.Endpoint, "Secrets Manager")}
 	if c.RoleARN != "" {
-		reach = append(reach, service(c.STSEndpoint, "STS"))
+		sts := service(c.STSEndpoint, "STS")
+		sts.Value += ", as role " + c.RoleARN
+		reach = append(reach, sts)
 	}
 	reach = append(reach,
 		backend.Reach{What: backend.ReachFile, Value: "~/.aws/config"},
@@ -178,13 +180,15 @@ func plainText(endpoint string) bool {
 func (c Config) callerVariables() map[string]bool {
 	region, static, endpoint := c.Region != "", !c.AccessKeyID.IsZero(), c.Endpoint != ""
 	identity := static || c.Profile != ""
+	profile := c.Profile != "" || static && region && endpoint // it may have an endpoint of its own
 	return map[string]bool{
 		"AWS_REGION": region, "AWS_DEFAULT_REGION": region,
-		"AWS_PROFILE": identity && region, "AWS_DEFAULT_PROFILE": identity && region,
-		"AWS_CONFIG_FILE": static && region, "AWS_SHARED_CREDENTIALS_FILE": static && region,
+		"AWS_PROFILE": profile, "AWS_DEFAULT_PROFILE": profile,
+		"AWS_CONFIG_FILE": static && region && endpoint, "AWS_SHARED_CREDENTIALS_FILE": static && region && endpoint,
 		"AWS_ACCESS_KEY_ID": identity, "AWS_ACCESS_KEY": identity, "AWS_WEB_IDENTITY_TOKEN_FILE": identity,
 		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": static, "AWS_CONTAINER_CREDENTIALS_FULL_URI": static,
 		"AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT_URL_SECRETS_MANAGER": endpoint,
+		"AWS_ENDPOINT_URL_STS": c.RoleARN == "" || c.STSEndpoint != "", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": endpoint,
 		"AWS_USE_FIPS_ENDPOINT": c.FIPS || endpoint, "AWS_USE_DUALSTACK_ENDPOINT": c.DualStack || endpoint,
 	}
 }

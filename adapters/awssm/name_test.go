@@ -3,6 +3,7 @@ package awssm
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,6 +108,9 @@ func TestConfig(t *testing.T) {
 		}
 		if len(c.Reach()) == 0 {
 			t.Errorf("%+v reaches nothing", c)
+		}
+		if c.RoleARN != "" && !slices.ContainsFunc(c.Reach(), func(r backend.Reach) bool { return strings.Contains(r.Value, c.RoleARN) }) {
+			t.Errorf("%+v does not show its role", c)
 		}
 	}
 	for tells, c := range map[string]Config{

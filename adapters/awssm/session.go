@@ -169,7 +169,7 @@ func (c Config) load(ctx context.Context) (*session, error) {
 		cfg.Credentials = c.login(assume(cfg, c.STSEndpoint, c.RoleARN, c.ExternalID, cmp.Or(c.SessionName, defaultSessionName), c.SessionDuration),
 			"assuming "+c.RoleARN)
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := client.GetTransport()
 	if built, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // always, and by now it has the user's CA bundle
 		transport = built.GetTransport()
 	}
