@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -104,11 +105,11 @@ func (p page) fences(t *testing.T) (blocks []fence, outside []string) {
 }
 
 // cells gives the rows of the first table in a section of p whose first head is that, or any where head is empty; without
-// the rule between head and body.
+// the rule between head and body. The section without a name is what comes before the first.
 func (p page) cells(t *testing.T, section, head string) (rows [][]string) {
 	t.Helper()
 	_, outside := p.fences(t)
-	var in bool
+	in := section == ""
 	for _, line := range outside {
 		if heading, is := strings.CutPrefix(line, "## "); is {
 			in = heading == section
@@ -425,5 +426,83 @@ func TestReadmeTableOfKinds(t *testing.T) {
 	}
 	if slices.Sort(listed); !slices.Equal(listed, kinds().Names()) || !slices.Equal(listed, slices.Sorted(maps.Keys(stores))) {
 		t.Errorf("the table lists %v, the kinds are %v", listed, kinds().Names())
+	}
+}
+
+// completed gives what the shell would offer to complete args with.
+func completed(t *testing.T, args ...string) (words []string) {
+	t.Helper()
+	cmd := osexec.CommandContext(t.Context(), "credresolve", append([]string{"__complete"}, args...)...)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if word, _, found := strings.Cut(line, "\t"); found {
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+func TestDocsNameEveryCommandAndFlag(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/configuration.md"} {
+		text.WriteString(strings.Join(read(t, name).lines, "\n"))
+	}
+	var documented []string
+	for _, row := range read(t, "docs/cli.md").cells(t, "", "command") {
+		for _, m := range code.FindAllStringSubmatch(row[0], -1) {
+			documented = append(documented, strings.Fields(m[1])[0])
+		}
+	}
+	slices.Sort(documented)
+	commands := completed(t, "")
+	if got := slices.Compact(documented); len(commands) < 10 || !slices.Equal(got, slices.Sorted(slices.Values(commands))) {
+		t.Errorf("docs/cli.md lists the commands %v, there are %v", got, commands)
+	}
+	lines := [][]string{{}, {"config", "check"}, {"config", "path"}, {"config", "schema"}}
+	for _, c := range commands {
+		lines = append(lines, []string{c})
+	}
+	for _, line := range lines {
+		for _, flag := range completed(t, append(line, "--")...) {
+			named := regexp.MustCompile("[` ]" + flag + "[` ,]")
+			if flag != "--help" && !named.MatchString(text.String()) {
+				t.Errorf("no page names %s of credresolve %s", flag, strings.Join(line, " "))
+			}
+		}
+	}
+}
+
+// The page of benchmarks lists the rows that have a limit, and the limit.
+func TestDocsNameEveryBenchmark(t *testing.T) {
+	t.Parallel()
+	var want [][]string
+	files, err := filepath.Glob(filepath.Join(root, "bench/*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no benchmarks: %v", err)
+	}
+	for _, path := range files {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?:lookup\(|\{)"([^"]+)", ([0-9.]+), `).FindAllStringSubmatch(string(src), -1) {
+			if m[2] != "0" {
+				want = append(want, []string{"`" + m[1] + "`", m[2]})
+			}
+		}
+	}
+	got := read(t, "docs/benchmarks.md").cells(t, "", "row")[1:]
+	for i := range got {
+		got[i] = got[i][:2]
+	}
+	slices.SortFunc(got, slices.Compare)
+	slices.SortFunc(want, slices.Compare)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("docs/benchmarks.md has the rows\n%v\nbench has\n%v", got, want)
 	}
 }
