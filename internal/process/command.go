@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -109,13 +110,28 @@ func (r *run) run(ctx context.Context) ([]byte, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, &Error{Failure: NoStart, Name: systemText(err)}
 	}
-	child, err := r.start(ctx, stdinR, stdoutW, stderrW)
+	var child *child
+	var notStarted error
+	started, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		// Linux ends the program with the thread that started it (PR_SET_PDEATHSIG), so this one waits for its end and serves
+		// nobody else who might end it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		child, notStarted = r.start(ctx, stdinR, stdoutW, stderrW)
+		close(started)
+		if notStarted == nil {
+			child.awaitEnd()
+		}
+	}()
+	<-started
 	// The program alone must hold its ends, or we would never see the end of its output.
 	for _, f := range []*os.File{stdinR, stdoutW, stderrW} {
 		_ = f.Close()
 	}
-	if err != nil {
-		return nil, err
+	if notStarted != nil {
+		return nil, notStarted
 	}
 
 	stdout := &stream{from: stdoutR, keep: true, done: make(chan struct{})}
@@ -129,11 +145,6 @@ func (r *run) run(ctx context.Context) ([]byte, error) {
 		_, _ = stdinW.Write(r.Stdin)
 		_ = stdinW.Close()
 	}()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		child.awaitEnd()
-	}()
 
 	failure := r.watch(ctx, ended)
 	if failure != nil {
@@ -142,6 +153,7 @@ func (r *run) run(ctx context.Context) ([]byte, error) {
 	}
 	child.kill()
 	var state *os.ProcessState
+	var err error
 	select {
 	case <-ended:
 		state, err = child.reap()
