@@ -43,11 +43,11 @@ type fence struct {
 	text     string
 }
 
-// pages gives every page, among them all of docs/.
+// pages gives every page, by patterns since a checkout may hold more than the repository does.
 func pages(t *testing.T) []page {
 	t.Helper()
 	names := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md"}
-	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md", "examples/*/*.md", "conformance/*/*.md"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil || len(found) == 0 {
 			t.Fatalf("no page matches %s: %v", pattern, err)
