@@ -119,7 +119,11 @@ func (d *decoder) unknownKey(key *node, path string, fields map[string]reflect.V
 	}
 	slices.Sort(names)
 	hint := "known keys: " + strings.Join(names, ", ")
-	if near := backend.Nearest(key.text, names); near != "" {
+	near := backend.Nearest(key.text, names)
+	switch i := strings.IndexAny(key.text, ": \t="); {
+	case i > 0 && slices.Contains(names, key.text[:i]):
+		hint = "a colon and a space must stand behind a key"
+	case near != "":
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	d.problems.add(key, join(path, key.text), "unknown key; %s", hint)
@@ -189,7 +193,7 @@ func (d *decoder) decodeSource(n *node, path string, into reflect.Value) {
 
 func join(path, key string) string {
 	if path == "" {
-		return key
+		return shownKey(key)
 	}
-	return path + "." + key
+	return path + "." + shownKey(key)
 }

@@ -236,7 +236,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 }
 
 func (f *File) addProvider(p *problems, name, n *node, kinds *backend.Registry) {
-	path := "providers." + name.text
+	path := join("providers", name.text)
 	if err := credref.ValidateProvider(name.text); err != nil {
 		p.add(name, path, "the name of a provider must match ^[a-z][a-z0-9_-]{0,63}$")
 		return

@@ -78,6 +78,12 @@ type problems struct {
 // maxProblems is how many problems are told at once.
 const maxProblems = 20
 
+// The longest text of one problem, and the longest key in it, in bytes.
+const (
+	maxProblem  = 1000
+	maxShownKey = 64
+)
+
 func (p *problems) add(n *node, path, format string, args ...any) {
 	if len(p.errs) == maxProblems {
 		p.errs = append(p.errs, errors.New("and more"))
@@ -92,7 +98,23 @@ func (p *problems) add(n *node, path, format string, args ...any) {
 	if path != "" {
 		place += ": " + path
 	}
-	p.errs = append(p.errs, fmt.Errorf("%s: %s", place, fmt.Sprintf(format, args...)))
+	text := fmt.Sprintf(format, args...)
+	if len(text) > maxProblem { // it lists what is known
+		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
+	}
+	p.errs = append(p.errs, fmt.Errorf("%s: %s", place, text))
+}
+
+// shownKey is what a problem shows of a key. Where the colon or the space behind it was forgotten, the value, which may be a
+// secret, is a part of it.
+func shownKey(key string) string {
+	for i, c := range key {
+		plain := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_-./*{}", c)
+		if !plain || i >= maxShownKey {
+			return key[:i] + "…"
+		}
+	}
+	return key
 }
 
 func (p *problems) err() error {
@@ -364,7 +386,7 @@ func (c *converter) addPair(n *node, from *ast.MappingValueNode, level int) {
 	}
 	if i, exists := n.at[key.text]; exists {
 		if !n.pairs[i].merged {
-			c.problems.add(key, "", "the key %q stands twice", key.text)
+			c.problems.add(key, "", "the key %q stands twice", shownKey(key.text))
 		}
 		n.pairs[i] = pair{key: key, value: value}
 		return
