@@ -117,6 +117,7 @@ func (c Config) Reach() []backend.Reach {
 		add(backend.ReachFile, serviceAccountToken)
 	}
 	add(backend.ReachFile, c.Auth.TokenFile, c.Auth.JWTFile, c.TLS.CAFile, c.TLS.CAPath, c.TLS.ClientCert, c.TLS.ClientKey)
+	add(backend.ReachEnvironment, "VAULT_*, BAO_*") // headers, a client certificate, a namespace: what is not set here
 	return reach
 }
 

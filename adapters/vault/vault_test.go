@@ -191,7 +191,7 @@ func TestKindAndReach(t *testing.T) {
 		t.Errorf("an empty configuration: %v", err)
 	}
 	reach := fmt.Sprint(c.Reach())
-	for _, want := range []string{"{address https://vault.example:8200}", "{environment variable VAULT_TOKEN}", "{file ~/.vault-token}"} {
+	for _, want := range []string{"{address https://vault.example:8200}", "{environment variable VAULT_TOKEN}", "{file ~/.vault-token}", "{environment variable VAULT_*, BAO_*}"} {
 		if !strings.Contains(reach, want) {
 			t.Errorf("reach %s lacks %s", reach, want)
 		}
