@@ -39,7 +39,7 @@ type Backend struct {
 type found struct {
 	mu      sync.Mutex
 	version string
-	ids     map[string]bool
+	ids     map[string]struct{}
 }
 
 // New gives a Backend for the file that c names. A relative path is below host.Dir, or else the working directory of each
@@ -172,7 +172,9 @@ func (b *Backend) fromFile(ctx context.Context, path string, reqs []backend.Requ
 			r.Credential = doc.credential(n)
 		}
 		r.Credential.Version = version
-		b.found.add(version, req.ID)
+	}
+	if err == nil {
+		b.found.add(version, reqs, results)
 	}
 	return nil
 }
@@ -310,16 +312,22 @@ func (b *Backend) CurrentVersion(ctx context.Context, req backend.Request) (stri
 func (f *found) has(version, id string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.version == version && f.ids[id]
+	_, ok := f.ids[id]
+	return ok && f.version == version
 }
 
-func (f *found) add(version, id string) {
+// add remembers the ids that were found among reqs.
+func (f *found) add(version string, reqs []backend.Request, results []backend.Result) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.version != version {
-		f.version, f.ids = version, make(map[string]bool)
+	if f.version != version || f.ids == nil {
+		f.version, f.ids = version, make(map[string]struct{}, len(reqs))
 	}
-	f.ids[id] = true
+	for i, req := range reqs {
+		if results[i].Err == nil {
+			f.ids[req.ID] = struct{}{}
+		}
+	}
 }
 
 // List implements backend.Lister. It yields the keys at the top of a document, the files of a directory, or the one id of a
