@@ -165,7 +165,7 @@ func (c *Cache[K, E, V]) shrink(keep *Entry[E, V]) {
 		if !ok {
 			return
 		}
-		if second > 0 && (e.life.used.Swap(false) || e == keep) {
+		if e == keep && c.lru.Len() > 1 || second > 0 && e.life.used.Swap(false) {
 			c.lru.Get(k)
 			continue
 		}

@@ -212,3 +212,21 @@ func TestModel(t *testing.T) {
 		})
 	})
 }
+
+func TestShowKeepsItsEntry(t *testing.T) {
+	c := New[string, int, string](Limits{Entries: 10, Bytes: 100}, nil)
+	a, b, d := NewEntry[int, string](1, 10), NewEntry[int, string](2, 10), NewEntry[int, string](3, 10)
+	c.Put("a", a, 30)
+	c.Put("b", b, 30)
+	c.Put("d", d, 30)
+	a.MarkUsed()
+	b.MarkUsed()
+	d.MarkUsed()
+	v := "x"
+	if !c.Show(b, c.Slot(credref.Ref{Provider: "p", ID: "b"}), &v, 70) {
+		t.Error("the entry that was asked for left, and not the others")
+	}
+	if s := c.Size(); s.Entries != 1 || s.Bytes != 100 {
+		t.Errorf("%+v", s)
+	}
+}

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,17 +47,18 @@ type hub struct {
 }
 
 type watcher struct {
-	refs map[key][]credref.Ref
-	all  bool
-	wake chan struct{}
+	refs    map[key][]credref.Ref
+	all     bool // of those that subject sees
+	subject credref.Subject
+	wake    chan struct{}
 
 	mu      sync.Mutex
 	pending map[credref.Ref]Event
 	order   []credref.Ref
 }
 
-// publish tells of ev, whose Ref has no field, to those who watch k.
-func (h *hub) publish(k key, ev Event) {
+// publish tells of ev, whose Ref has no field, to those who watch k, a key of a provider of that scope.
+func (h *hub) publish(scope []Scope, k key, ev Event) {
 	if h.watching.Load() == 0 {
 		return
 	}
@@ -64,7 +66,9 @@ func (h *hub) publish(k key, ev Event) {
 	defer h.mu.Unlock()
 	for w := range h.watchers {
 		if w.all {
-			w.put(ev)
+			if len(scope) == 0 || slices.Contains(levels(scope, w.subject), k.whom()) {
+				w.put(ev)
+			}
 			continue
 		}
 		for _, ref := range w.refs[k] {
@@ -133,7 +137,7 @@ func (h *hub) close() {
 // in time, the last is given; first comes how each ref stands.
 func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []credref.Ref) <-chan Event {
 	out := make(chan Event)
-	w := &watcher{all: len(refs) == 0, refs: map[key][]credref.Ref{}, pending: map[credref.Ref]Event{}, wake: make(chan struct{}, 1)}
+	w := &watcher{all: len(refs) == 0, subject: subject, refs: map[key][]credref.Ref{}, pending: map[credref.Ref]Event{}, wake: make(chan struct{}, 1)}
 	for _, ref := range refs {
 		p, err := r.lookup(ref)
 		if err != nil {
@@ -149,7 +153,9 @@ func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []cr
 			w.refs[t.key] = append(w.refs[t.key], ref)
 		}
 	}
+	r.mu.Lock() // so that no event comes between how a ref stands and what is said of it
 	if !r.hub.add(w) {
+		r.mu.Unlock()
 		close(out)
 		return out
 	}
@@ -164,6 +170,7 @@ func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []cr
 			}
 		}
 	}
+	r.mu.Unlock()
 	go func() {
 		defer close(out)
 		defer r.hub.remove(w)

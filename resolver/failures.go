@@ -71,18 +71,13 @@ func (m *FailureMemory) update(digest string, change func(*failureRecord)) failu
 	if !locked {
 		return record // without the lock another's change would be lost
 	}
-	now := time.Now()
-	record.At = now
-	for d, r := range file.Providers {
-		if now.Sub(r.At) > forgetFailures || r.At.Sub(now) > forgetFailures {
-			delete(file.Providers, d)
-		}
-	}
+	record.At = time.Now()
 	file.Providers[digest] = record
 	m.writeFile(file)
 	return record
 }
 
+// readFile gives what the file says, but for what is too old, or from a time to come, to mean anything.
 func (m *FailureMemory) readFile() failureFile {
 	empty := failureFile{Version: failureFileVersion, Providers: map[string]failureRecord{}}
 	info, err := os.Lstat(m.path)
@@ -96,6 +91,12 @@ func (m *FailureMemory) readFile() failureFile {
 	var file failureFile
 	if json.Unmarshal(b, &file) != nil || file.Version != failureFileVersion || file.Providers == nil {
 		return empty
+	}
+	now := time.Now()
+	for d, r := range file.Providers {
+		if now.Sub(r.At) > forgetFailures || r.At.Sub(now) > forgetFailures {
+			delete(file.Providers, d)
+		}
 	}
 	return file
 }

@@ -19,6 +19,7 @@ type flight struct {
 	target *target
 	chain  []string // the providers whose calls led to this one
 	renew  *record  // the record whose lease is to be renewed, nil: fetch
+	began  int64    // when its call went out, by the clock; set by who makes the call
 
 	// Set before it has landed, not changed after.
 	entry *entry
@@ -54,7 +55,7 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 	case f.detached || r.flights[k] != f:
 		if f.err = err; err == nil {
 			var rec record
-			if rec, f.err = r.newRecord(f.p, f.target, c, r.clock.exact()); f.err == nil {
+			if rec, f.err = r.newRecord(f, c, r.clock.exact()); f.err == nil {
 				f.entry = cache.NewEntry[record, Value](rec, 0) // kept nowhere
 			}
 		}
@@ -107,8 +108,17 @@ func (r *Resolver) find(p *provider, t *target, chain []string, force bool) (*en
 		}
 	}
 	f := r.flights[t.key]
+	if force && f != nil && f.renew != nil {
+		f.detached = true // it prolongs what is refused
+		f = nil
+	}
 	if f == nil {
 		r.count.misses.Add(1)
+		// The caller's id may be a part of a large document, and a cached key must not keep that in memory.
+		t.key.provider, t.key.id, t.key.version = p.name, strings.Clone(t.key.id), strings.Clone(t.key.version)
+		if t.id == t.key.id {
+			t.id = t.key.id
+		}
 		f = r.takeOff(p, t, chain)
 	}
 	return nil, f, nil
@@ -242,6 +252,9 @@ func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle) (*V
 	if h != nil {
 		r.cache.Show(e, h.slot, v, cost)
 	} else if len(p.Scope) == 0 {
+		k := rec.target.key
+		ref.Provider, ref.ID, ref.Version = k.provider, k.id, k.version // equal, and kept already
+		ref.Field = strings.Clone(ref.Field)
 		r.cache.Show(e, r.cache.Slot(ref), v, cost)
 	}
 	return v, nil
@@ -283,6 +296,12 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 	round := make([]*item, len(items))
 	for i := range items {
 		round[i] = &items[i]
+	}
+	if err := ctx.Err(); err != nil { // nobody would wait for what begins now
+		for _, it := range round {
+			it.err = err
+		}
+		round = nil
 	}
 	for len(round) > 0 {
 		r.mu.Lock()
@@ -335,6 +354,10 @@ func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string,
 	for i := range targets {
 		t := &targets[i]
 		r.mu.Lock()
+		if p.retired && !r.closed {
+			r.mu.Unlock()
+			return r.report(ctx, ref, revision, subject) // to its successor
+		}
 		e := r.cache.Peek(t.key)
 		if e == nil || e.Payload.cred == nil || e.Payload.known.revision != revision {
 			r.mu.Unlock()
@@ -379,16 +402,23 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 		return refError(ref, err)
 	}
 	var rec *record
+	var place key
 	r.mu.Lock()
+	if p.retired && !r.closed {
+		r.mu.Unlock()
+		return r.revoke(ctx, ref, subject) // to its successor
+	}
 	for _, t := range targets {
 		if f := r.flights[t.key]; f != nil {
 			f.detached = true
 			delete(r.flights, t.key)
 		}
 		if e := r.cache.Peek(t.key); rec == nil && e != nil && e.Payload.cred != nil {
-			rec = &e.Payload
+			rec, place = &e.Payload, t.key
 			r.cache.Remove(t.key)
 			r.publish(rec, EventRevoked, nil)
+			p.running.Add(1)
+			r.calls.Add(1)
 		}
 	}
 	closed := r.closed
@@ -401,6 +431,17 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 	}
 	if err := p.revoke(ctx, rec); err != nil {
 		return refError(ref, err)
+	}
+	// Who asked while the store was at it may have been given it once more.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := r.flights[place]; f != nil && rec.cred.Lease == nil { // a lease is never given twice
+		f.detached = true
+		delete(r.flights, place)
+	}
+	if e := r.cache.Peek(place); e != nil && e.Payload.cred != nil && e.Payload.known.revision == rec.known.revision {
+		r.cache.Remove(place)
+		r.publish(rec, EventRevoked, nil)
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func (g *guard) admit() (wait time.Duration, done func(error), err error) {
 				RetryAfter: wait,
 			}
 		}
-		g.remember(func(r *failureRecord) { r.Spent = float64(g.budget.Calls) - g.limiter.TokensAt(now) })
+		g.remember(func(r *failureRecord) { r.Spent++ })
 	}
 	return wait, g.outcome(told), nil
 }
@@ -154,12 +154,17 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 		after := g.remember(func(r *failureRecord) {
 			r.Failures++
 			r.Code = code
+			if r.Until.Sub(now) > maxOpen {
+				r.Until = time.Time{} // the wall clock was set back
+			}
 			if until := now.Add(g.pause(code, r.Failures, err)); until.After(now) && until.After(r.Until) {
 				r.Until = until
 			}
 		})
 		g.failures = max(g.failures+1, after.Failures)
-		g.extend(after.Until)
+		if wait := after.Until.Sub(now); wait > 0 {
+			g.extend(now.Add(wait)) // by the monotonic clock
+		}
 	}
 }
 
@@ -204,21 +209,32 @@ func (g *guard) load(now time.Time) {
 		return // but for the count, which a success clears on disk too
 	}
 	if wait := r.Until.Sub(now); wait > 0 && wait <= maxOpen { // farther off: the wall clock was set back
-		g.until = r.Until
+		g.until = now.Add(wait) // by the monotonic clock
 	}
-	if g.limiter != nil && r.Spent > 0 {
-		back := now.Sub(r.At).Seconds() * float64(g.limiter.Limit())
-		if spent := int(math.Ceil(min(r.Spent, float64(g.budget.Calls)) - max(back, 0))); spent > 0 {
-			g.limiter.AllowN(now, min(spent, g.budget.Calls))
-		}
+	if spent := int(math.Ceil(g.spent(r, now))); spent > 0 {
+		g.limiter.AllowN(now, min(spent, g.budget.Calls))
 	}
 }
 
+// spent is how much of the budget is used up, all processes together, by what r says.
+func (g *guard) spent(r failureRecord, now time.Time) float64 {
+	if g.limiter == nil {
+		return 0
+	}
+	back := max(now.Sub(r.At).Seconds(), 0) * float64(g.limiter.Limit())
+	return max(min(r.Spent, float64(g.budget.Calls))-back, 0)
+}
+
+// remember changes what all processes know. What is spent is brought up to date before.
 func (g *guard) remember(change func(*failureRecord)) failureRecord {
 	if g.memory == nil {
 		var r failureRecord
 		change(&r)
 		return r
 	}
-	return g.memory.update(g.digest, change)
+	now := time.Now()
+	return g.memory.update(g.digest, func(r *failureRecord) {
+		r.Spent = g.spent(*r, now)
+		change(r)
+	})
 }

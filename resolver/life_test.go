@@ -390,6 +390,7 @@ type leaser struct {
 	length  time.Duration
 	most    time.Duration
 	born    atomic.Pointer[time.Time]
+	slow    time.Duration // of a renewal
 }
 
 func (l *leaser) age() time.Duration { return time.Since(*l.born.Load()) }
@@ -407,8 +408,11 @@ func newLeaser(length, most time.Duration) *leaser {
 	return l
 }
 
-func (l *leaser) Renew(_ context.Context, lease backend.Lease, increment time.Duration) (backend.Lease, error) {
+func (l *leaser) Renew(ctx context.Context, lease backend.Lease, increment time.Duration) (backend.Lease, error) {
 	l.renewed.Add(1)
+	if err := pause(ctx, l.slow); err != nil {
+		return backend.Lease{}, err
+	}
 	left := l.most - l.age()
 	if left <= 0 {
 		return backend.Lease{}, backend.Errorf(backend.CodeExpired, "gone")
@@ -922,4 +926,204 @@ func TestEvictedSecretsAreZeroed(t *testing.T) {
 		t.Error("a cached secret was zeroed")
 	}
 	runtime.KeepAlive(r)
+}
+
+// Nothing of a fetch that has landed, as the queue it stood in, keeps its secret in memory.
+func TestForgottenSecretsAreZeroed(t *testing.T) {
+	var lent [][]byte
+	b := newBatcher(0)
+	b.results = func(in []backend.Result) []backend.Result {
+		for _, res := range in {
+			_ = res.Credential.Secret.Use(func(b []byte) error { lent = append(lent, b); return nil })
+		}
+		return in
+	}
+	r := open(t, Provider{Backend: b})
+	_ = r.ResolveAll(t.Context(), refs(3))
+	b.batches = nil
+	for _, k := range refs(3) {
+		r.Forget(k)
+	}
+	for i := range lent {
+		for range 50 {
+			if zeroed(lent[i]) {
+				break
+			}
+			runtime.GC()
+			time.Sleep(time.Millisecond)
+		}
+		if !zeroed(lent[i]) {
+			t.Errorf("secret %d stays in memory", i)
+		}
+	}
+	runtime.KeepAlive(r)
+}
+
+func TestWatchSeesNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &flaky{get: func(context.Context, backend.Request) (*backend.Credential, error) { return plain("x"), nil }}
+		r := open(t, Provider{Backend: s, Scope: []Scope{ScopeTenant}})
+		events := r.For(credref.Subject{Tenant: "a"}).Watch(t.Context())
+		if _, err := r.For(credref.Subject{Tenant: "b"}).Resolve(t.Context(), ref("k")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		select {
+		case ev := <-events:
+			t.Errorf("tenant a is told of tenant b's secret: %+v", ev)
+		default:
+		}
+	})
+}
+
+// A slow answer does not make a lease longer.
+func TestLeaseRunsFromTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var made time.Time
+		s := &flaky{get: func(ctx context.Context, _ backend.Request) (*backend.Credential, error) {
+			made = time.Now()
+			c := plain("x")
+			c.Lease = &backend.Lease{ID: "l", Duration: 20 * time.Second}
+			return c, pause(ctx, 10*time.Second)
+		}}
+		r := open(t, Provider{Backend: s})
+		first, err := r.Resolve(t.Context(), ref("k"))
+		want(t, first, err, "x")
+		end := made.Add(20 * time.Second)
+		if first.Expires().After(end) {
+			t.Errorf("expires %v after its lease's end", first.Expires().Sub(end))
+		}
+		time.Sleep(end.Sub(time.Now()))
+		if v := r.cache.Get(&credref.Ref{Provider: "p", ID: "k"}, r.clock.exact()); v == first {
+			t.Error("served after its end")
+		}
+	})
+}
+
+// What was rejected is not given again since its successor could not be had.
+func TestSourceRemembersRejection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript("one")
+		r := open(t, Provider{Backend: s, TTL: time.Hour, Retries: -1})
+		src := r.Source(ref("k"))
+		_, rev, _ := src.Get(t.Context())
+		s.set("two")
+		src.Reject(rev)
+		s.failWith(backend.CodeInternal)
+		_, _, err := src.Get(t.Context())
+		wantCode(t, err, backend.CodeInternal)
+		s.heal()
+		time.Sleep(reportEvery)
+		secret, _, err := src.Get(t.Context())
+		if string(secret.Reveal()) != "two" {
+			t.Errorf("got %q, %v", secret.Reveal(), err)
+		}
+	})
+}
+
+func TestResolveAllForNobody(t *testing.T) {
+	s := slow(0)
+	r := open(t, Provider{Backend: s})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	out := r.ResolveAll(ctx, refs(2))
+	if !errors.Is(out[0].Err, context.Canceled) || s.calls.Load() != 0 {
+		t.Error(out[0].Err, s.calls.Load())
+	}
+}
+
+type slowRevoker struct {
+	*closing
+	under bool
+}
+
+func (s *slowRevoker) Revoke(ctx context.Context, _ backend.Request, _ *backend.Credential) error {
+	s.under = true
+	defer func() { s.under = false }()
+	<-ctx.Done()
+	time.Sleep(time.Second)
+	return ctx.Err()
+}
+
+func (s *slowRevoker) Close() error {
+	if s.under {
+		panic("closed under a call")
+	}
+	return nil
+}
+
+func TestCloseWaitsForRevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slowRevoker{closing: &closing{flaky: slow(0)}}
+		r, err := New(Config{Providers: map[string]Provider{"p": {Backend: s}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := r.Resolve(t.Context(), ref("k"))
+		want(t, v, err, "k")
+		go func() { wantCode(t, r.Revoke(context.Background(), ref("k")), backend.CodeUnavailable) }()
+		time.Sleep(time.Second)
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(3 * time.Second)
+	})
+}
+
+type oneSecret struct {
+	*flaky
+	gone bool
+}
+
+func (s *oneSecret) Revoke(ctx context.Context, _ backend.Request, _ *backend.Credential) error {
+	err := pause(ctx, time.Second)
+	s.gone = true
+	return err
+}
+
+// Who asks while the store revokes may still be given the credential, but it is not kept.
+func TestRevokedComesNotBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &oneSecret{}
+		s.flaky = &flaky{get: func(context.Context, backend.Request) (*backend.Credential, error) {
+			if s.gone {
+				return nil, backend.Errorf(backend.CodeNotFound, "revoked")
+			}
+			return plain("x"), nil
+		}}
+		r := open(t, Provider{Backend: s})
+		v, err := r.Resolve(t.Context(), ref("k"))
+		want(t, v, err, "x")
+		done := make(chan error)
+		go func() { done <- r.Revoke(context.Background(), ref("k")) }()
+		time.Sleep(time.Millisecond)
+		v, err = r.Resolve(t.Context(), ref("k"))
+		want(t, v, err, "x")
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Resolve(t.Context(), ref("k"))
+		wantCode(t, err, backend.CodeNotFound)
+	})
+}
+
+// A report does not wait for the renewal of what it refuses.
+func TestReportDuringRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLeaser(time.Hour, 4*time.Hour)
+		l.slow = time.Minute
+		r := open(t, Provider{Backend: l, Timeout: 2 * time.Minute})
+		h := r.Handle(ref("k"))
+		defer h.Close()
+		v, err := h.Get(t.Context())
+		want(t, v, err, "user-1")
+		for l.renewed.Load() == 0 {
+			time.Sleep(time.Second)
+		}
+		v, err = r.Report(t.Context(), ref("k"), v.Revision())
+		want(t, v, err, "user-2")
+		time.Sleep(time.Hour)
+		v, err = h.Get(t.Context())
+		want(t, v, err, "user-2")
+	})
 }

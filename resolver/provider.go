@@ -70,7 +70,8 @@ func (p *provider) next() []*flight {
 			n++
 		}
 	}
-	group := p.queue[:n:n]
+	group := slices.Clone(p.queue[:n])
+	clear(p.queue[:n]) // else the queue's array keeps in memory what they bring
 	p.queue = p.queue[n:]
 	return group
 }
@@ -109,12 +110,16 @@ func (p *provider) fetch(group []*flight) {
 			turn.Stop()
 		}
 	}
+	began := p.r.clock.exact()
+	for _, f := range group {
+		f.began = began
+	}
 	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
 	defer cancel()
 	ctx = context.WithValue(ctx, chainKey{}, append(slices.Clone(group[0].chain), p.name))
 	results, err := p.call(ctx, group)
 	if errors.Is(err, errNoBatch) {
-		done(nil)
+		done(errNotCalled)
 		p.r.mu.Lock()
 		p.single = true
 		p.queue = append(group, p.queue...)
@@ -127,7 +132,11 @@ func (p *provider) fetch(group []*flight) {
 	for i := range results {
 		results[i].Err = p.judge(ctx, results[i].Err)
 	}
-	done(verdict(results, err))
+	if p.ctx.Err() != nil {
+		done(errNotCalled) // cut off by us, whatever the backend made of it
+	} else {
+		done(verdict(results, err))
+	}
 	p.settle(group, results, err, again)
 }
 
@@ -193,10 +202,14 @@ func (p *provider) renew(ctx context.Context, f *flight) (*backend.Credential, e
 
 // judge gives err as callers may see it. Only the contract's errors are known to hold no secret.
 func (p *provider) judge(ctx context.Context, err error) error {
+	switch err.(type) {
+	case nil, *backend.Error, *RefError: // the latter is that of a secret which the provider's settings name
+		return err
+	}
 	var known *backend.Error
 	switch {
-	case err == nil, errors.As(err, &known):
-		return err
+	case errors.As(err, &known):
+		return known
 	case p.ctx.Err() != nil:
 		return context.Cause(p.ctx)
 	case ctx.Err() != nil:
@@ -279,25 +292,28 @@ func (p *provider) retry(f *flight, err error) (time.Duration, bool) {
 	return delay, delay <= maxBackoff
 }
 
-// revoke ends rec's credential at the store.
+// revoke ends rec's credential at the store. The caller has counted the call in p.running and Resolver.calls.
 func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
+	defer p.r.calls.Done()
+	defer p.running.Done()
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	if err := p.calls.Acquire(ctx, 1); err != nil {
-		return p.judge(ctx, err)
-	}
+	held := int64(0)
 	defer func() {
 		if recover() != nil {
 			err = backend.Errorf(backend.CodeInternal, "the backend panicked")
 		}
 		p.r.mu.Lock()
-		p.calls.Release(1)
-		p.dispatch()
+		p.calls.Release(held)
+		p.dispatch() // also after waiting in vain: who dispatched meanwhile left a free call to us
 		p.r.mu.Unlock()
 	}()
-	err = backend.Revoke(ctx, p.Backend, rec.target.request(), rec.cred)
+	if err = p.calls.Acquire(ctx, 1); err == nil {
+		held = 1
+		err = backend.Revoke(ctx, p.Backend, rec.target.request(), rec.cred)
+	}
 	if err != nil && caller.Err() != nil {
 		return caller.Err()
 	}

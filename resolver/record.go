@@ -66,10 +66,10 @@ const (
 	maxBackoff   = 5 * time.Second // a store that asks for more is not waited for
 )
 
-// newRecord gives what is known after c was fetched from p. It fails with ErrExpired when c's life is over. Called with
-// r.mu held.
-func (r *Resolver) newRecord(p *provider, t *target, c *backend.Credential, now int64) (record, error) {
-	wall := time.Now()
+// newRecord gives what is known after f brought c. It fails with ErrExpired when c's life is over. Called with r.mu held.
+func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (record, error) {
+	p, t := f.p, f.target
+	wall := time.Now().Round(0) // what leaves here is compared by the wall clock, which goes on while the machine sleeps
 	rec := record{cred: c, target: t, known: &known{
 		typ: c.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata,
 	}}
@@ -82,7 +82,8 @@ func (r *Resolver) newRecord(p *provider, t *target, c *backend.Credential, now 
 	if c.Lease != nil && c.Lease.Duration > 0 {
 		rec.length = c.Lease.Duration
 		ttl = maxTTL
-		if end := wall.Add(c.Lease.Duration); c.Expires.IsZero() || end.Before(c.Expires) {
+		// It runs from when the store gave it, which was after the call went out.
+		if end := wall.Add(c.Lease.Duration - time.Duration(now-f.began)); c.Expires.IsZero() || end.Before(c.Expires) {
 			rec.known.expires = end
 		}
 	}
@@ -206,7 +207,15 @@ func (r *Resolver) publish(rec *record, kind EventKind, err error) {
 		return
 	}
 	k := rec.target.key
-	r.hub.publish(k, rec.event(k.ref(), kind, err))
+	r.hub.publish(r.scope(k), k, rec.event(k.ref(), kind, err))
+}
+
+// scope is that of k's provider.
+func (r *Resolver) scope(k key) []Scope {
+	if p := r.owner(k); p != nil {
+		return p.Scope
+	}
+	return nil
 }
 
 // renewOrFetch starts a flight for e's successor, if there is none. Called with r.mu held; p is to be dispatched after.
@@ -238,7 +247,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	old := r.cache.Peek(k)
 	if err == nil {
 		var rec record
-		if rec, err = r.newRecord(p, f.target, c, now); err == nil {
+		if rec, err = r.newRecord(f, c, now); err == nil {
 			return r.succeed(p, f, old, rec, now), nil
 		}
 	}
@@ -247,7 +256,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		if backend.CodeOf(err) == backend.CodeNotFound {
 			r.installNegative(p, f.target, err, now)
 		}
-		r.hub.publish(k, Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: err})
+		r.hub.publish(p.Scope, k, Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: err})
 		return nil, err
 	}
 	rec := &old.Payload

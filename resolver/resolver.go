@@ -345,8 +345,11 @@ func (r *Resolver) Source(ref credref.Ref) backend.Source {
 			var v *Value
 			var err error
 			none := credref.Subject{} // a provider's login is nobody's in particular
-			if old := rejected.Swap(nil); old != nil {
-				v, err = r.report(ctx, ref, *old, &none)
+			if old := rejected.Load(); old != nil {
+				// Until it succeeds, and for all who ask meanwhile: what was rejected is not given again for want of an answer.
+				if v, err = r.report(ctx, ref, *old, &none); err == nil {
+					rejected.CompareAndSwap(old, nil)
+				}
 			} else {
 				v, err = r.resolve(ctx, ref, &none, nil)
 			}

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unique"
@@ -22,9 +23,21 @@ func validateScope(name string, p Provider) error {
 		return nil
 	}
 	hasID := false
+	last, apart := "", true // the name before, and whether the text since then keeps it apart from the next
 	for part, isName := range templateParts(p.IDTemplate) {
+		if isName {
+			if !apart && (last != "id" || part != "id") {
+				return &backend.Error{
+					Code:   backend.CodeInvalidConfig,
+					Reason: fmt.Sprintf("provider %s: in the id_template {%s} and {%s} are not kept apart, so that two subjects could have one id", name, last, part),
+					Remedy: "write a / between them",
+				}
+			}
+			last, apart = part, false
+		}
 		switch {
 		case !isName:
+			apart = apart || strings.ContainsFunc(part, func(c rune) bool { return c != '%' && !unescaped(c, false) })
 			if strings.ContainsAny(part, "{}") {
 				return backend.Errorf(backend.CodeInvalidConfig, "provider %s: the id_template has a brace without its pair", name)
 			}
@@ -172,21 +185,25 @@ func fill(template, id string, s credref.Subject) (string, bool) {
 	return b.String(), true
 }
 
+// unescaped reports whether escapePart writes c as it is; dots: all of the part are.
+func unescaped(c rune, dots bool) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		c == '-' || c == '_' || c == '@' || c == '+' || c == '.' && !dots
+}
+
 // escapePart writes s so that it is one part of any store's path, and no two texts are written alike.
 func escapePart(b *strings.Builder, s string) {
 	const upperHex = "0123456789ABCDEF"
 	dots := strings.Trim(s, ".") == ""
 	for i := range len(s) {
 		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
-			c == '-', c == '_', c == '@', c == '+', c == '.' && !dots:
+		if unescaped(rune(c), dots) {
 			b.WriteByte(c)
-		default:
-			b.WriteByte('%')
-			b.WriteByte(upperHex[c>>4])
-			b.WriteByte(upperHex[c&15])
+			continue
 		}
+		b.WriteByte('%')
+		b.WriteByte(upperHex[c>>4])
+		b.WriteByte(upperHex[c&15])
 	}
 }
 

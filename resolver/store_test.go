@@ -615,3 +615,194 @@ func TestClockRests(t *testing.T) {
 		}
 	})
 }
+
+// A revocation that waits for a call and gives up in the very moment that one ends must leave that call to the queue.
+func TestRevokeWaitsInVain(t *testing.T) {
+	for i := range 40 {
+		synctest.Test(t, func(t *testing.T) {
+			s := slow(20 * time.Millisecond)
+			r := open(t, Provider{Backend: s, Concurrency: 1})
+			if _, err := r.Resolve(t.Context(), ref("known")); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			go func() { r.Resolve(context.Background(), ref("a")) }()
+			synctest.Wait()
+			done := make(chan error, 1)
+			go func() { _, err := r.Resolve(context.Background(), ref("b")); done <- err }()
+			ctx, cancel := context.WithDeadline(context.Background(), start.Add(20*time.Millisecond))
+			defer cancel()
+			go r.Revoke(ctx, ref("known"))
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(time.Minute):
+				t.Errorf("run %d: a queued fetch was never made", i)
+			}
+		})
+	}
+}
+
+// That a store has no batch call says nothing about its login.
+func TestNoBatchCallForgivesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "failures.json")
+	synctest.Test(t, func(t *testing.T) {
+		b := newBatcher(0)
+		b.refuse = true
+		n := 0
+		b.get = func(context.Context, backend.Request) (*backend.Credential, error) {
+			n++
+			return nil, backend.Errorf(backend.CodeAuthRequired, "as told")
+		}
+		for range 300 {
+			memory := openMemory(t, path)
+			r, err := New(Config{Failures: memory, Providers: map[string]Provider{"p": {Backend: b, Digest: "d", Concurrency: 1}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.ResolveAll(t.Context(), refs(2))
+			r.Close()
+			time.Sleep(200 * time.Millisecond)
+		}
+		if n > 20 {
+			t.Errorf("%d logins by 300 starts in a minute", n)
+		}
+	})
+}
+
+// A pause from before the wall clock was set back lasts no longer than any.
+func TestWallClockSetBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "failures.json")
+	synctest.Test(t, func(t *testing.T) {
+		far := time.Now().Add(20 * time.Hour).Format(time.RFC3339)
+		remember(t, path, `{"failures":3,"code":"auth_required","open_until":"`+far+`","at":"`+far+`"}`)
+		s := newScript("x")
+		s.failWith(backend.CodeAuthRequired)
+		memory := openMemory(t, path)
+		r, err := New(Config{Failures: memory, Providers: map[string]Provider{"p": {Backend: s, Digest: "d"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		_, err = r.Resolve(t.Context(), ref("k"))
+		wantCode(t, err, backend.CodeAuthRequired)
+		s.heal()
+		time.Sleep(maxOpen + time.Second)
+		_, err = r.Resolve(t.Context(), ref("k"))
+		wantCode(t, err, backend.CodeOK)
+	})
+}
+
+func TestOldFailuresAreForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "failures.json")
+	synctest.Test(t, func(t *testing.T) {
+		old := time.Now().Add(-72 * time.Hour).Format(time.RFC3339)
+		remember(t, path, `{"failures":30,"code":"auth_required","at":"`+old+`"}`)
+		s := newScript("x")
+		s.failWith(backend.CodeAuthRequired)
+		memory := openMemory(t, path)
+		r, err := New(Config{Failures: memory, Providers: map[string]Provider{"p": {Backend: s, Digest: "d"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		_, err = r.Resolve(t.Context(), ref("k"))
+		wantCode(t, err, backend.CodeAuthRequired)
+		s.heal()
+		_, err = r.Resolve(t.Context(), ref("k"))
+		wantCode(t, err, backend.CodeOK)
+	})
+}
+
+// Tenant a-b's user c and tenant a's user b-c must not meet in a-b-c.
+func TestTemplateKeepsPartsApart(t *testing.T) {
+	for _, c := range []string{"{tenant}-{end_user}/{id}", "{tenant}{end_user}/{id}", "users-{end_user}-{id}", "{id}{tenant}", "{tenant}%{id}"} {
+		_, err := New(Config{Providers: map[string]Provider{"p": {Backend: slow(0), Scope: []Scope{ScopeTenant, ScopeEndUser}, IDTemplate: c}}})
+		if backend.CodeOf(err) != backend.CodeInvalidConfig {
+			t.Errorf("%s: %v", c, err)
+		}
+	}
+}
+
+// A call that Close cut off is not the store's failure, whatever its backend says.
+func TestCloseIsNoFailure(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "failures.json")
+	synctest.Test(t, func(t *testing.T) {
+		s := &flaky{get: func(ctx context.Context, _ backend.Request) (*backend.Credential, error) {
+			<-ctx.Done()
+			return nil, backend.Errorf(backend.CodeUnavailable, "the connection was cut")
+		}}
+		memory := openMemory(t, path)
+		r, err := New(Config{Failures: memory, Providers: map[string]Provider{"p": {Backend: s, Digest: "d"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go r.Resolve(context.Background(), ref("k"))
+		time.Sleep(time.Second)
+		r.Close()
+		if got := memory.load("d"); got.Failures != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestErrorTextsAreTheContracts(t *testing.T) {
+	const canary = "canary-1"
+	s := &flaky{get: func(ctx context.Context, _ backend.Request) (*backend.Credential, error) {
+		return nil, fmt.Errorf("body %s: %w", canary, backend.Errorf(backend.CodeDenied, "no"))
+	}}
+	r := open(t, Provider{Backend: s})
+	_, err := r.Resolve(t.Context(), ref("k"))
+	wantCode(t, err, backend.CodeDenied)
+	if strings.Contains(err.Error(), canary) {
+		t.Error(err)
+	}
+}
+
+// Processes that run at the same time share one budget.
+func TestBudgetIsShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "failures.json")
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript("x")
+		start := func() *Resolver {
+			r, err := New(Config{Failures: openMemory(t, path), Providers: map[string]Provider{
+				"p": {Backend: s, Digest: "d", TTL: -1, Budget: Budget{Calls: 10, Per: 10 * time.Minute}},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		one, two := start(), start()
+		defer one.Close()
+		defer two.Close()
+		for range 5 {
+			for _, r := range []*Resolver{two, two, one} {
+				_, err := r.Resolve(t.Context(), ref("k"))
+				wantCode(t, err, backend.CodeOK)
+			}
+		}
+		three := start()
+		defer three.Close()
+		_, err := three.Resolve(t.Context(), ref("k"))
+		wantCode(t, err, backend.CodeThrottled)
+	})
+}
+
+func openMemory(t testing.TB, path string) *FailureMemory {
+	t.Helper()
+	m, err := OpenFailureMemory(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func remember(t testing.TB, path, record string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(`{"version":1,"providers":{"d":`+record+`}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
