@@ -203,14 +203,13 @@ func (t *trial) wantNoGrowth(what string, lives int, count func() int, life func
 			life()
 		}
 		t.at("counting " + what)
-		if !eventually(someTime/2, func() bool {
+		if !eventually(someTime/4, func() bool {
 			grown = count() - before
 			return grown < lives/2
 		}) {
-			quiet = 0
 			continue
 		}
-		if quiet++; quiet == 2 { // once may be what others of the process closed meanwhile
+		if quiet++; quiet == 2 { // once may be by chance: others of the process closed something meanwhile
 			return
 		}
 	}

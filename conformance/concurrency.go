@@ -80,8 +80,10 @@ func concurrencyCases() []Case {
 				t.fault(Fault{Kind: FaultHang, ID: stuck})
 				ctx, cancel := context.WithCancel(t.ctx)
 				defer cancel()
-				t.spawn(func() { _, _ = b.Get(ctx, request(stuck)) })
-				pause(5 * time.Millisecond)
+				for range 3 {
+					t.spawn(func() { _, _ = b.Get(ctx, request(stuck)) })
+				}
+				pause(maxPause / 2)
 				t.at("in Get while another hangs")
 				if !t.within(someTime, func() { t.check(b, id, v) }) {
 					t.Errorf("Get while another hangs: expected an answer within %v, saw none", someTime)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,24 +101,27 @@ func TestMutants(t *testing.T) {
 	depends = func(name, on string) bool {
 		return slices.ContainsFunc(needs[name], func(n string) bool { return n == on || depends(n, on) })
 	}
-	atOnce := make(chan struct{}, 3) // more would starve each other of the time that the vectors allow
+	var runs sync.WaitGroup
+	defer runs.Wait()
+	atOnce := make(chan struct{}, 4) // more would starve each other of the time that the vectors allow
 	for _, v := range vs {
-		t.Run(v.Name, func(t *testing.T) {
-			t.Parallel()
-			atOnce <- struct{}{}
+		atOnce <- struct{}{}
+		runs.Go(func() {
 			defer func() { <-atOnce }()
-			mutant := p
-			mutant.Args = append([]string{"-broken", v.Name}, p.Args...)
-			for _, x := range (checker{mutant, 2 * time.Second, vs}).check(t.Context()).Results {
-				switch {
-				case x.Name == v.Name && x.Outcome != conformance.Fail:
-					t.Errorf("%s did not fail but ended as %s %v", v.Name, x.Outcome, x.Reasons)
-				case x.Name != v.Name && x.Outcome == conformance.Fail:
-					t.Errorf("%s failed too: %v", x.Name, x.Reasons)
-				case x.Outcome == conformance.Blocked && !depends(x.Name, v.Name):
-					t.Errorf("%s is blocked: %v", x.Name, x.Reasons)
+			t.Run(v.Name, func(t *testing.T) {
+				mutant := p
+				mutant.Args = append([]string{"-broken", v.Name}, p.Args...)
+				for _, x := range (checker{mutant, 2 * time.Second, vs}).check(t.Context()).Results {
+					switch {
+					case x.Name == v.Name && x.Outcome != conformance.Fail:
+						t.Errorf("%s did not fail but ended as %s %v", v.Name, x.Outcome, x.Reasons)
+					case x.Name != v.Name && x.Outcome == conformance.Fail:
+						t.Errorf("%s failed too: %v", x.Name, x.Reasons)
+					case x.Outcome == conformance.Blocked && !depends(x.Name, v.Name):
+						t.Errorf("%s is blocked: %v", x.Name, x.Reasons)
+					}
 				}
-			}
+			})
 		})
 	}
 }
