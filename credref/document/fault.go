@@ -18,20 +18,26 @@ type source struct {
 	text  string
 	lines []int // offsets of the beginnings of lines, made when first needed
 
-	last, lastStart, lastColumn int // what place was last asked: lines may be long, and places mostly go forward
+	last, lastLine, lastStart, lastColumn int // what place was last asked: lines may be long, and places mostly go forward
 }
 
 // place gives line and column, from 1, of an offset.
 func (s *source) place(offset int) (line, column int) {
 	if s.lines == nil {
-		s.lines = []int{0}
+		s.lines = make([]int, 1, 1+strings.Count(s.text, "\n"))
 		for i := range len(s.text) {
 			if s.text[i] == '\n' {
 				s.lines = append(s.lines, i+1)
 			}
 		}
 	}
-	line = sort.SearchInts(s.lines, offset+1)
+	line = s.lastLine
+	if line > 0 && line < len(s.lines) && s.lines[line] <= offset {
+		line++
+	}
+	if line == 0 || offset < s.lines[line-1] || line < len(s.lines) && s.lines[line] <= offset {
+		line = sort.SearchInts(s.lines, offset+1)
+	}
 	start := s.lines[line-1]
 	if start == 0 && strings.HasPrefix(s.text, bom) && offset >= len(bom) {
 		start = len(bom)
@@ -41,6 +47,7 @@ func (s *source) place(offset int) (line, column int) {
 		from, column = s.last, s.lastColumn
 	}
 	column += utf8.RuneCountInString(s.text[from:offset])
+	s.lastLine = line
 	s.last, s.lastStart, s.lastColumn = offset, start, column
 	return line, column
 }

@@ -270,7 +270,7 @@ func (f *finder) key(start int, text string, at int, class scalarKind) {
 		if class != scalarText {
 			id = "\x00" + text
 		}
-		if f.twice(t, id) {
+		if f.twice(t, id, at) {
 			f.faults.add(fault{offset: at, path: f.path(true), reason: "the key is there twice"})
 		}
 	}
@@ -279,8 +279,8 @@ func (f *finder) key(start int, text string, at int, class scalarKind) {
 	}
 }
 
-// twice notes a key of the map on top and reports whether it was there already.
-func (f *finder) twice(t *frame, id string) bool {
+// twice notes a key, which stands at at, of the map on top and reports whether it was there already.
+func (f *finder) twice(t *frame, id string, at int) bool {
 	if t.seen == nil {
 		own := f.keys[t.firstKey:]
 		if slices.Contains(own, id) {
@@ -290,7 +290,11 @@ func (f *finder) twice(t *frame, id string) bool {
 			f.keys = append(f.keys, id)
 			return false
 		}
-		t.seen = make(map[string]struct{}, 4*manyKeys)
+		room := 4 * manyKeys
+		if len(f.stack) == 1 && f.documents <= 1 { // all else in the document is probably more of the same
+			room = min(manyKeys*(len(f.src.text)-t.start)/(at-t.start+1), 1<<14)
+		}
+		t.seen = make(map[string]struct{}, room)
 		for _, key := range own {
 			t.seen[key] = struct{}{}
 		}

@@ -204,13 +204,13 @@ func (r *yamlReader) node(indent int, inline, mapValue bool, after int) error {
 		if r.i == len(r.s) {
 			return r.empty(p)
 		}
+		if c := r.peek(); c != '&' && c != '!' {
+			break
+		}
 		start := r.i
 		q, err := r.props(false)
 		if err != nil {
 			return err
-		}
-		if r.i == start {
-			break
 		}
 		rest := r.peek()
 		if r.i == len(r.s) || isBreak(rest) || rest == '#' && isBlank(r.s[r.i-1]) {
@@ -249,8 +249,8 @@ func (r *yamlReader) node(indent int, inline, mapValue bool, after int) error {
 	case '[', '{':
 		return r.flowCollection(c == '{', p)
 	}
-	a, err := r.atom(p, indent, false)
-	if err != nil {
+	a := atom{scalar: scalar{props: p}}
+	if err := r.atom(&a, indent, false); err != nil {
 		return err
 	}
 	return r.emit(&a)
@@ -541,8 +541,8 @@ func (r *yamlReader) implicitEntry(column int) error {
 	case r.indicator(':'):
 		r.f.key(start, "", start, scalarNull)
 	default:
-		a, err := r.atom(p, -2, false)
-		if err != nil {
+		a := atom{scalar: scalar{props: p}}
+		if err := r.atom(&a, -2, false); err != nil {
 			return err
 		}
 		if err := r.emitKey(start, &a); err != nil {
@@ -567,21 +567,24 @@ type atom struct {
 	told   bool
 }
 
-// atom reads an alias or a scalar; below indent a plain scalar ends, -2 keeps it to its line.
-func (r *yamlReader) atom(p props, indent int, flow bool) (atom, error) {
+// atom reads into a, which has its properties, an alias or a scalar; below indent a plain scalar ends, -2 keeps it to its
+// line.
+func (r *yamlReader) atom(a *atom, indent int, flow bool) error {
 	start := r.i
-	s := scalar{props: p}
+	s := &a.scalar
+	p := &s.props
 	switch c := r.peek(); {
 	case c == '*':
 		if p.anchor != "" || p.tagged != tagNone {
-			return atom{}, r.fail("an alias with an anchor or a tag of its own")
+			return r.fail("an alias with an anchor or a tag of its own")
 		}
 		name, err := r.name()
-		return atom{alias: name, scalar: scalar{value: span{start, r.i}}}, err
+		*a = atom{alias: name, scalar: scalar{value: span{start, r.i}}}
+		return err
 	case c == '"' || c == '\'':
 		end := r.quoteEnd(start, true)
 		if end < 0 {
-			return atom{}, r.fail("a string without its end")
+			return r.fail("a string without its end")
 		}
 		body := r.s[start+1 : end-1]
 		var err error
@@ -591,11 +594,11 @@ func (r *yamlReader) atom(p props, indent int, flow bool) (atom, error) {
 			s.text = unfoldSingle(body)
 		}
 		if err != nil {
-			return atom{}, err
+			return err
 		}
 		r.moveTo(end)
 	case !r.plainStart(start, flow):
-		return atom{}, r.fail("no value can begin with this character: put it in quotes")
+		return r.fail("no value can begin with this character: put it in quotes")
 	default:
 		end := r.plainLine(start, flow)
 		s.text = r.s[start:end]
@@ -603,7 +606,7 @@ func (r *yamlReader) atom(p props, indent int, flow bool) (atom, error) {
 		if indent > -2 {
 			text, err := r.plainRest(s.text, indent, flow)
 			if err != nil {
-				return atom{}, err
+				return err
 			}
 			s.text = text
 		}
@@ -616,7 +619,7 @@ func (r *yamlReader) atom(p props, indent int, flow bool) (atom, error) {
 	case tagOther, tagMap, tagSeq:
 		s.kind = scalarOther
 	}
-	return atom{scalar: s}, nil
+	return nil
 }
 
 // emit tells the finder of a value.
@@ -720,8 +723,8 @@ func (r *yamlReader) flowEntry() error {
 			return err
 		}
 	}
-	a, err := r.flowAtom()
-	if err != nil {
+	var a atom
+	if err := r.flowAtom(&a); err != nil {
 		return err
 	}
 	if opaque {
@@ -746,8 +749,8 @@ func (r *yamlReader) flowPairValue() error {
 	}
 	r.i++
 	r.end = r.i
-	a, err := r.flowAtom()
-	if err != nil {
+	var a atom
+	if err := r.flowAtom(&a); err != nil {
 		return err
 	}
 	return r.emit(&a)
@@ -768,8 +771,8 @@ func (r *yamlReader) flowItem() error {
 		r.f.close(r.end, span{})
 		return nil
 	}
-	a, err := r.flowAtom()
-	if err != nil {
+	var a atom
+	if err := r.flowAtom(&a); err != nil {
 		return err
 	}
 	if r.peek() == ',' && r.i == start {
@@ -800,41 +803,43 @@ func (r *yamlReader) flowItem() error {
 	return nil
 }
 
-// flowAtom reads a value within a flow collection, which may be empty.
-func (r *yamlReader) flowAtom() (atom, error) {
-	p := props{after: -1}
+// flowAtom reads into a, which is zero, a value within a flow collection, which may be empty.
+func (r *yamlReader) flowAtom(a *atom) error {
+	p := &a.scalar.props
+	p.after = -1
 	after := r.end
 	for {
 		if err := r.skipFlow(); err != nil {
-			return atom{}, err
+			return err
+		}
+		if c := r.peek(); c != '&' && c != '!' {
+			break
 		}
 		start := r.i
 		q, err := r.props(true)
 		if err != nil {
-			return atom{}, err
-		}
-		if r.i == start {
-			break
+			return err
 		}
 		after = q.after
 		if err := p.merge(q, start); err != nil {
-			return atom{}, err
+			return err
 		}
 		p.after = -1
 	}
 	switch c := r.peek(); {
 	case r.i == len(r.s):
-		return atom{}, r.fail("a { or [ without its end")
+		return r.fail("a { or [ without its end")
 	case c == ',' || c == ']' || c == '}' || c == ':' && (r.blankAt(r.i+1) || isFlow(r.at(r.i+1))):
-		s := scalar{kind: scalarNull, value: span{after, after}, props: p}
+		a.scalar.kind, a.scalar.value = scalarNull, span{after, after}
 		if p.tagged == tagText {
-			s.kind = scalarText
+			a.scalar.kind = scalarText
 		}
-		return atom{scalar: s}, nil
+		return nil
 	case c == '[' || c == '{':
-		return atom{told: true}, r.flowCollection(c == '{', p)
+		a.told = true
+		return r.flowCollection(c == '{', *p)
 	}
-	return r.atom(p, -1, true)
+	return r.atom(a, -1, true)
 }
 
 // plainStart reports whether a plain scalar can begin at i.
