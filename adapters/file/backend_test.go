@@ -607,7 +607,7 @@ func TestList(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	for _, c := range []file.Config{
-		{}, {Path: "~/f"}, {Path: "~"}, {Path: "a\x00"}, {Path: "f", Mode: "jsonn"}, {Path: "f", Mode: "JSON"}, {Path: "f", Layout: "kube"}, {Path: "f", MaxBytes: -1},
+		{}, {Path: "~/f"}, {Path: "~"}, {Path: "a\x00"}, {Path: "f", Mode: "jsonn"}, {Path: "f", Mode: "JSON"}, {Path: "f", Layout: "kube"}, {Path: "f", MaxBytes: -1}, {Path: "f", MaxBytes: 1 << 40},
 	} {
 		if _, err := file.New(c, backend.Host{}); !errors.Is(err, backend.ErrInvalidConfig) {
 			t.Errorf("%+v: %v, want ErrInvalidConfig", c, err)

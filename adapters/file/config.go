@@ -22,7 +22,7 @@ type Config struct {
 	// docker: a container's runtime; root's file may be read by others, and so may one that nobody can write. kubernetes: the
 	// same, and the kubelet's links by way of ..data are followed inside the mounted directory. Empty: strict.
 	Layout string `yaml:"layout" jsonschema:"enum=strict,enum=docker,enum=kubernetes"`
-	// MaxBytes is the greatest size of a file. Zero: 1 MiB.
+	// MaxBytes is the greatest size of a file, at most 256 MiB. Zero: 1 MiB.
 	MaxBytes int64 `yaml:"max_bytes"`
 	// TrimNewline takes one newline from the end of a file that as a whole is one secret. Zero: every byte counts.
 	TrimNewline bool `yaml:"trim_newline"`
@@ -39,6 +39,7 @@ const (
 	layoutKubernetes = "kubernetes"
 
 	defaultMaxBytes = 1 << 20
+	mostMaxBytes    = 256 << 20 // a file is read as a whole, and a configuration that came with a project may say how much
 )
 
 // check completes c.
@@ -50,7 +51,7 @@ func (c *Config) check() error {
 		return errHome
 	case strings.ContainsRune(c.Path, 0):
 		return errPathNUL
-	case c.MaxBytes < 0:
+	case c.MaxBytes < 0, c.MaxBytes > mostMaxBytes:
 		return errMaxBytes
 	}
 	if c.MaxBytes == 0 {

@@ -14,7 +14,7 @@ var (
 	errNoPath   = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "path is missing", Remedy: "name the file that holds the secrets"}
 	errHome     = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "path starts with ~, which only a shell expands", Remedy: "write the home directory out"}
 	errPathNUL  = backend.Errorf(backend.CodeInvalidConfig, "path holds a NUL byte")
-	errMaxBytes = backend.Errorf(backend.CodeInvalidConfig, "max_bytes is negative")
+	errMaxBytes = backend.Errorf(backend.CodeInvalidConfig, "max_bytes is not within 0 and 268435456")
 
 	errVersion = backend.Errorf(backend.CodeUnsupported, "files have no versions")
 	errPointer = backend.Errorf(backend.CodeInvalidID, "the id is not a JSON Pointer: ~ must be written ~0, and / within a key ~1")
