@@ -10,6 +10,9 @@ want gpg gnupg
 want keyctl keyutils
 want secret-tool libsecret-tools
 want python3 python3
+want openssl openssl
+want jq jq
+want make make
 want node nodejs
 [ -n "$need" ] || { echo "all there"; exit 0; }
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -45,13 +46,27 @@ var needs = map[string][]string{
 	"docs/adapters/keychain.md": {"secret service"},
 }
 
+// programs are what the commands of the pages need beside credresolve and a shell, by what such a command holds, each with
+// how to get it.
+var programs = map[string][2]string{
+	"openssl ":          {"openssl", "apt-get install openssl"},
+	"make ":             {"make", "apt-get install make"},
+	"dbus-run-session ": {"dbus-run-session", "apt-get install dbus"},
+	"adapter.py":        {"python3", "apt-get install python3"},
+	"adapter.sh":        {"jq", "apt-get install jq"},
+	"adapter.js":        {"node", "apt-get install nodejs"},
+}
+
 // Every command on the pages runs, and prints what is shown. A block of language sh or bash must succeed; in one of
 // language console each line that starts with "$ " is a command, and what follows is its output, standard error included.
 //
-// The commands of a page run in one directory after another, prepared by testdata/docs/setup.sh and, where there is one,
+// The commands of a page run one after another in a directory, prepared by testdata/docs/setup.sh and, where there is one,
 // by a script of the page's name. What a page names outside of it, such as /etc/app, is in the directory.
 func TestDocsCommandsRun(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("needs a POSIX system: run it on Linux or macOS")
+	}
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Skip("needs bash: apt-get install bash")
 	}
@@ -70,6 +85,12 @@ func TestDocsCommandsRun(t *testing.T) {
 		}
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
+			for mark, program := range programs {
+				used := slices.ContainsFunc(blocks, func(b fence) bool { return strings.Contains(b.text, mark) })
+				if _, err := exec.LookPath(program[0]); err != nil && used {
+					t.Skip("needs " + program[0] + ": " + program[1])
+				}
+			}
 			m := newMachine(t, p)
 			for _, b := range blocks {
 				m.run(fmt.Sprintf("%s:%d", p.name, b.line), b)
@@ -93,7 +114,12 @@ func newMachine(t *testing.T, p page) *machine {
 	t.Helper()
 	dir := t.TempDir()
 	home := filepath.Join(dir, "home")
+	repository, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := &machine{t: t, dir: dir, env: []string{
+		"REPOSITORY=" + repository,
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CREDRESOLVE_CONFIG=" + filepath.Join(dir, "credresolve.yaml"), "LC_ALL=C",
 		"GORACE=atexit_sleep_ms=0", // a second for each command otherwise
 		"API_KEY=from-the-environment",
@@ -125,7 +151,8 @@ func newMachine(t *testing.T, p page) *machine {
 			break
 		}
 	}
-	for _, name := range []string{"setup", strings.TrimSuffix(filepath.Base(p.name), ".md")} {
+	own := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(p.name, "docs/"), "adapters/"), ".md")
+	for _, name := range []string{"setup", strings.ReplaceAll(own, "/", "-")} {
 		script, err := os.ReadFile(filepath.Join("testdata/docs", name+".sh"))
 		if os.IsNotExist(err) && name != "setup" {
 			continue

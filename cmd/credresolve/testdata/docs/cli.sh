@@ -8,3 +8,6 @@ cat > app.env << 'ENV'
 TOKEN=cred://desk/token
 ENV
 echo another > key.txt
+cp "$REPOSITORY/examples/adapters/python/adapter.py" .
+cp "$REPOSITORY/examples/adapters/secrets.json" known-secrets.json
+sed 's|\.\./secrets.json|known-secrets.json|' "$REPOSITORY/examples/adapters/conformance.json" > conformance.json

@@ -1,0 +1,1 @@
+cp -R "$REPOSITORY"/examples/adapters/. .
