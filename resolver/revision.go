@@ -55,7 +55,17 @@ func (v *reviser) revision(typ backend.Type, c *backend.Credential) string {
 		}
 	}
 	v.buf = v.mac.Sum(v.buf[:0])
+	v.wipe()
 	return hex.EncodeToString(v.buf[:16])
+}
+
+// wipe overwrites the block that a hash keeps of what was written last, a secret. The first byte makes it keep the others,
+// too, and not hash them in place.
+func (v *reviser) wipe() {
+	var zero [sha256.BlockSize]byte
+	v.mac.Reset()
+	_, _ = v.mac.Write(zero[:1])
+	_, _ = v.mac.Write(zero[1:])
 }
 
 func (v *reviser) text(s string) {

@@ -716,13 +716,51 @@ func TestOldFailuresAreForgotten(t *testing.T) {
 	})
 }
 
-// Tenant a-b's user c and tenant a's user b-c must not meet in a-b-c.
-func TestTemplateKeepsPartsApart(t *testing.T) {
-	for _, c := range []string{"{tenant}-{end_user}/{id}", "{tenant}{end_user}/{id}", "users-{end_user}-{id}", "{id}{tenant}", "{tenant}%{id}"} {
-		_, err := New(Config{Providers: map[string]Provider{"p": {Backend: slow(0), Scope: []Scope{ScopeTenant, ScopeEndUser}, IDTemplate: c}}})
-		if backend.CodeOf(err) != backend.CodeInvalidConfig {
-			t.Errorf("%s: %v", c, err)
+// Whatever template is accepted, no two subjects are given one id of the store: tenant a-b's user c and tenant a's user b-c
+// must not meet in a-b-c.
+func TestTemplateKeepsSubjectsApart(t *testing.T) {
+	t.Parallel()
+	names := [][]string{
+		{"tenant", "end_user", "id"}, {"tenant", "id", "end_user"}, {"id", "tenant", "end_user"}, {"id", "end_user", "tenant"},
+	}
+	between := []string{"", "-", "a", "%", ".", "/", ":", "-/", "/a"}
+	parts := []string{"a", "b", "a-b", "-", "-a", "a/b", "a.b", "a%b", "2F"}
+	ids := []string{"a", "b", "b-a", "a/b", "b/a/b", "/a", "a:b", "%2F", "-", "b:a/"}
+	accepted, met := 0, 0
+	for _, n := range names {
+		for _, x := range between {
+			for _, y := range between {
+				template := fmt.Sprintf("{%s}%s{%s}%s{%s}", n[0], x, n[1], y, n[2])
+				err := validateScope("p", Provider{Scope: []Scope{ScopeTenant, ScopeEndUser}, IDTemplate: template})
+				if err != nil {
+					wantCode(t, err, backend.CodeInvalidConfig)
+				} else {
+					accepted++
+				}
+				whose := map[string]credref.Subject{}
+				meet := false
+				for _, tenant := range parts {
+					for _, user := range parts {
+						s := credref.Subject{Tenant: tenant, EndUser: user}
+						for _, id := range ids {
+							at, _ := fill(template, id, s)
+							if other, ok := whose[at]; ok && other != s {
+								if meet = true; err == nil {
+									t.Fatalf("%s: %+v and %+v meet in %q", template, s, other, at)
+								}
+							}
+							whose[at] = s
+						}
+					}
+				}
+				if meet {
+					met++
+				}
+			}
 		}
+	}
+	if accepted < 30 || met < 30 {
+		t.Errorf("%d templates accepted, %d refused with reason: the test sees nothing", accepted, met)
 	}
 }
 
