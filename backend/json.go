@@ -34,6 +34,8 @@ func SecretFromJSON(value []byte) Secret {
 	}
 	compact := bytes.NewBuffer(make([]byte, 0, len(value))) // never longer, so that it does not grow and leave a copy
 	if json.Compact(compact, value) != nil {
+		begun := compact.AvailableBuffer()
+		clear(begun[:cap(begun)])
 		return NewJSONSecret(value)
 	}
 	return newSecret(compact.Bytes(), true)
