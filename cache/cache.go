@@ -215,9 +215,12 @@ func (c *Cache[K, E, V]) Remove(k K) bool {
 func (c *Cache[K, E, V]) RemoveIf(which func(K, *Entry[E, V]) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, k := range c.lru.Keys() {
-		if e, ok := c.lru.Peek(k); ok && which(k, e) {
+	for range c.lru.Len() { // once round, which leaves their order as it was; a list of all keys would be large
+		k, e, _ := c.lru.GetOldest()
+		if which(k, e) {
 			c.end(k, e)
+		} else {
+			c.lru.Get(k)
 		}
 	}
 }

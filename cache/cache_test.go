@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -78,6 +79,18 @@ func TestEndingEndsEverySlot(t *testing.T) {
 	c.RemoveIf(func(k string, _ *Entry[string, string]) bool { return k == "k" })
 	if loose.Get(0) != nil || len(left) != 2 || c.Size().Bytes != 0 {
 		t.Errorf("left: %v, %+v", left, c.Size())
+	}
+}
+
+func TestRemoveIfKeepsTheOrder(t *testing.T) {
+	t.Parallel()
+	c := New[string, string, string](Limits{Entries: 4}, nil)
+	for _, k := range []string{"a", "b", "c", "d"} {
+		put(t, c, k, 100, 1)
+	}
+	c.RemoveIf(func(k string, _ *Entry[string, string]) bool { return k == "b" })
+	if got := c.lru.Keys(); !slices.Equal(got, []string{"a", "c", "d"}) {
+		t.Errorf("from the oldest: %v", got)
 	}
 }
 
