@@ -182,6 +182,37 @@ func TestValueIsPromptedForTwiceAndNotShown(t *testing.T) {
 	s.wantStatus(2)
 }
 
+func TestPromptTakesNoEmptyValue(t *testing.T) {
+	t.Parallel()
+	dir, env := workDir(t)
+	s := startOnTerminal(t, dir, env, "credresolve", "put", "cred://m/new")
+	s.expect("value of ")
+	s.enter("\n")
+	s.expect("no value was given; nothing was stored")
+	s.wantStatus(2)
+	s.wantSane()
+}
+
+// A configuration that comes from a pipe to which nothing is written does not outlast --timeout.
+func TestConfigurationThatNeverComes(t *testing.T) {
+	t.Parallel()
+	dir, env := workDir(t)
+	pipe := filepath.Join(dir, "pipe.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(pipe, os.O_RDWR, 0) // does not wait for a reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	for _, args := range [][]string{{"get", "cred://m/x"}, {"config", "check"}, {"providers"}} {
+		s := startOnTerminal(t, dir, env, "credresolve", append([]string{"--config", pipe, "--timeout", "300ms"}, args...)...)
+		s.expect("not done within 300ms")
+		s.wantStatus(11)
+	}
+}
+
 func TestPromptEndsWithASignal(t *testing.T) {
 	t.Parallel()
 	dir, env := workDir(t)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,13 +50,18 @@ func (a *app) configCheck() *cobra.Command {
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.bounded(cmd.Context())
+			defer cancel()
 			path, err := a.locate(args)
 			if err != nil {
 				return err
 			}
 			c := configCheck{Path: path, Problems: []string{}, Warnings: []string{}}
-			file, err := config.Load(shown(path), a.kinds)
+			file, err := a.loadFile(ctx, shown(path))
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			if err == nil {
 				err = a.openable(file)
 			}

@@ -35,6 +35,16 @@ func newOutFile(path, source string) (*outFile, error) {
 	return &outFile{path}, nil
 }
 
+// is reports whether the file is the one behind f: /dev/stdout is a name of whatever standard output was redirected to.
+func (o *outFile) is(f *os.File) bool {
+	mine, err := os.Stat(o.path)
+	if err != nil {
+		return false
+	}
+	other, err := f.Stat()
+	return err == nil && os.SameFile(mine, other)
+}
+
 // write puts content in the place of the file, with mode 0600. When it fails, or ctx ends before it is done, the file is as
 // it was, and nothing else is left behind.
 func (o *outFile) write(ctx context.Context, content []byte) (err error) {

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref/document"
 )
 
@@ -34,6 +36,12 @@ With --out the document goes into a file of mode 0600, which is replaced in one 
 			if cmd.Flags().Changed("out") {
 				if to, err = newOutFile(out, args[0]); err != nil {
 					return err
+				}
+				if to.is(a.stdout) || to.is(a.stderr) {
+					return &backend.Error{
+						Code: backend.CodeUsage, Reason: fmt.Sprintf("%s is what this command writes to already", out),
+						Remedy: "leave --out away",
+					}
 				}
 			}
 			rendered, err := s.render(ctx, args[0], doc)

@@ -30,7 +30,13 @@ type session struct {
 
 // open opens the configuration for one command, whose context it bounds by --timeout. close ends both.
 func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done func(), err error) {
-	file, project, err := a.load()
+	ctx, cancel := a.bounded(ctx)
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
+	file, project, err := a.load(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -52,13 +58,12 @@ func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done fun
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctx, cancel := a.bounded(ctx)
 	return ctx, &session{r, a, file}, func() { cancel(); _ = r.Close() }, nil
 }
 
 // load reads the configuration that the flags and the environment name. project is true for one that was only found in the
 // working directory.
-func (a *app) load() (file *config.File, project bool, err error) {
+func (a *app) load(ctx context.Context) (file *config.File, project bool, err error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, false, backend.Errorf(backend.CodeInvalidConfig, "there is no working directory: %s", reason(err))
@@ -68,8 +73,13 @@ func (a *app) load() (file *config.File, project bool, err error) {
 		return nil, false, err
 	}
 	a.log.Debug("configuration", "path", at.Path, "project", at.Project)
-	file, err = config.Load(at.Path, a.kinds)
+	file, err = a.loadFile(ctx, at.Path)
 	return file, at.Project, err
+}
+
+// loadFile reads a configuration, which may be a pipe that nobody writes to.
+func (a *app) loadFile(ctx context.Context, path string) (*config.File, error) {
+	return await(ctx, func() (*config.File, error) { return config.Load(path, a.kinds) })
 }
 
 // stateDir is the directory for state, empty where there can be none: then nothing is remembered.
@@ -236,7 +246,9 @@ func completeDocuments(*cobra.Command, []string, string) ([]string, cobra.ShellC
 }
 
 func (a *app) providerNames() []string {
-	file, _, err := a.load()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // a shell waits for the answer
+	defer cancel()
+	file, _, err := a.load(ctx)
 	if err != nil {
 		return nil
 	}

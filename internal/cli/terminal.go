@@ -67,8 +67,8 @@ func (a *app) promptSecret(ctx context.Context, what string) ([]byte, error) {
 		fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
 		b, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 		fmt.Fprintln(a.stderr)
-		if err == io.EOF {
-			err = backend.Errorf(backend.CodeUsage, "no value was given")
+		if err == io.EOF || err == nil && len(b) == 0 {
+			err = backend.Errorf(backend.CodeUsage, "no value was given; nothing was stored")
 		}
 		return b, err
 	}

@@ -55,7 +55,7 @@ touch, and every reference among them, and then asks. What is trusted is the fil
 			if revoke {
 				return trusted.Remove(ctx, path)
 			}
-			file, err := config.Load(path, a.kinds)
+			file, err := a.loadFile(ctx, path)
 			if err != nil {
 				return err
 			}
