@@ -531,14 +531,14 @@ func TestFailureMemoryFile(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			other := open("shared")
-			for range 10 {
+			for range 4 { // so few that nobody waits too long for the lock on a slow disk
 				other.update("d", count)
 			}
 		})
 	}
 	wg.Wait()
-	if got := m.load("d"); got.Failures != 40 {
-		t.Errorf("%d of 40 changes were kept", got.Failures)
+	if got := m.load("d"); got.Failures != 16 {
+		t.Errorf("%d of 16 changes were kept", got.Failures)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "shared"))
 	if err != nil || !json.Valid(b) {
