@@ -248,7 +248,7 @@ func TestTooLongAnAnswer(t *testing.T) {
 		_, _ = io.WriteString(w, `"}}`)
 	}))
 	t.Cleanup(server.Close)
-	getFails(t, openWith(t, vault.Config{Address: server.URL, Mount: "kv", KVVersion: 1, Auth: vault.Auth{Token: secret(canary)}}, nil), "x", "", backend.ErrUnavailable)
+	getFails(t, openWith(t, vault.Config{Address: server.URL, Mount: "kv", KVVersion: 1, Auth: vault.Auth{Token: secret(canary)}}, nil), "x", "", backend.ErrUnavailable, "longer than")
 }
 
 func dynamic(t *testing.T, s *vaulttest.Server, ttl, maxTTL string) string {

@@ -98,6 +98,9 @@ func (b *Backend) send(ctx context.Context, client *api.Client, c call) (*answer
 	defer resp.Body.Close()
 	body, err := readBody(resp)
 	defer clear(body)
+	if errors.Is(err, errTooLong) {
+		return nil, backend.Errorf(backend.CodeUnavailable, "%s: the answer is longer than %d bytes", b.target, maxAnswer)
+	}
 	if err != nil {
 		return nil, neterr.Classify(ctx, err, b.target)
 	}

@@ -55,7 +55,7 @@ func (a *app) list() *cobra.Command {
 					return stop
 				}
 				if err != nil {
-					return fmt.Errorf("%s: %w", args[0], err)
+					return fmt.Errorf("%s: %w", args[0], late(ctx, err))
 				}
 				ref := credref.Ref{Provider: args[0], ID: e.ID}
 				if err := ref.Validate(); err != nil {

@@ -130,10 +130,10 @@ func (s *session) instances(ctx context.Context, probe bool) (out []providerInst
 		wg.Go(func() {
 			ctx, cancel := ctx, context.CancelFunc(func() {})
 			if s.app.timeout <= 0 {
-				ctx, cancel = context.WithTimeout(ctx, probeTime)
+				ctx, cancel = context.WithTimeoutCause(ctx, probeTime, backend.Errorf(backend.CodeTimeout, "not done within %v", probeTime))
 			}
 			defer cancel()
-			errs[i] = backend.Probe(ctx, b)
+			errs[i] = late(ctx, backend.Probe(ctx, b))
 		})
 	}
 	wg.Wait()

@@ -74,7 +74,7 @@ a field in the reference that field is set and the others stay.`,
 				if stop := stopped(ctx); stop != nil {
 					return stop
 				}
-				return writeFailed(ref, err, cond)
+				return writeFailed(ref, late(ctx, err), cond)
 			}
 			a.log.Debug("stored", "ref", ref.String(), "strength", string(w.Strength()))
 			if version == "" {

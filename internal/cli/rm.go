@@ -50,7 +50,7 @@ func (a *app) rm() *cobra.Command {
 				return stop
 			}
 			if err != nil {
-				return writeFailed(ref, err, backend.Condition{})
+				return writeFailed(ref, late(ctx, err), backend.Condition{})
 			}
 			return nil
 		},

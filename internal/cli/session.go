@@ -120,6 +120,11 @@ func (s *session) resolve(ctx context.Context, refs []credref.Ref) []resolver.Ou
 	}
 	began := time.Now()
 	outcomes := s.ResolveAll(ctx, refs)
+	for i, o := range outcomes {
+		if late := late(ctx, o.Err); late != o.Err {
+			outcomes[i].Err = &resolver.RefError{Ref: o.Ref, Err: late}
+		}
+	}
 	if err := stopped(ctx); err != nil {
 		// What ended every fetch is said once, and not as the failure of a ref.
 		for i, o := range outcomes {
@@ -144,6 +149,14 @@ func stopped(ctx context.Context) error {
 		return by
 	}
 	return nil
+}
+
+// late gives the cause of ctx's end, which says after what time, in the place of an err that says only that it was too late.
+func late(ctx context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // documentFlags are the flags of commands that read documents.
