@@ -34,6 +34,7 @@ type Backend struct {
 	callerBound bool
 	life        context.Context // ends with Close
 	end         context.CancelFunc
+	processes   *processes
 	noBatch     atomic.Int64 // until when, in Unix nanoseconds, BatchGetSecretValue is not tried
 
 	mu      sync.Mutex
@@ -49,6 +50,7 @@ func New(c Config, h backend.Host) (*Backend, error) {
 	}
 	b := &Backend{config: c}
 	b.life, b.end = context.WithCancel(context.Background())
+	b.processes = &processes{life: b.life, interactive: h.Interactive}
 	lookup := h.LookupEnv
 	if lookup == nil {
 		lookup = os.LookupEnv
@@ -317,6 +319,7 @@ func (b *Backend) List(ctx context.Context, prefix string) iter.Seq2[backend.Ent
 // Close ends the login and its connections. What comes after it fails; a second Close does nothing.
 func (b *Backend) Close() error {
 	b.end()
+	defer b.processes.close()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true

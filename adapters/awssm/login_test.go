@@ -2,11 +2,14 @@ package awssm_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,6 +297,77 @@ echo '{"Version":1,"AccessKeyId":"AKIAPROCESS","SecretAccessKey":"canary"}'
 	}
 	if shown, err := os.ReadFile(out.Name()); len(shown) > 0 || err != nil {
 		t.Errorf("the process wrote %q to our standard error", shown)
+	}
+}
+
+// TestProcessEndsWithClose has a credential_process that does not end, with a child of its own.
+func TestProcessEndsWithClose(t *testing.T) {
+	p := mototest.Alone(t)
+	dir := home(t, "", "")
+	pids := filepath.Join(dir, "pids")
+	script := filepath.Join(dir, "process")
+	write(t, script, "sleep 60 &\necho $! $$ > "+pids+"\nwait\n")
+	write(t, filepath.Join(dir, "config"), "[profile process]\nregion = eu-west-1\ncredential_process = /bin/sh "+script+"\n")
+	b, err := awssm.New(awssm.Config{Profile: "process", Endpoint: p.URL}, backend.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := b.Get(ctx, backend.Request{ID: "s"})
+		ended <- err
+	}()
+	var started []string
+	for deadline := time.Now().Add(20 * time.Second); len(started) < 2 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		text, _ := os.ReadFile(pids)
+		started = strings.Fields(string(text))
+	}
+	if len(started) < 2 {
+		t.Fatal("the process did not start")
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("Get ended with %v", err)
+	}
+	start := time.Now()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	for _, pid := range started {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		alive := func() bool {
+			return exec.Command("/bin/sh", "-c", fmt.Sprintf("kill -0 %d 2>/dev/null && ! grep -q '^State:.Z' /proc/%d/status", n, n)).Run() == nil
+		}
+		for deadline := time.Now().Add(5 * time.Second); alive() && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		}
+		if alive() {
+			t.Errorf("process %d is left behind", n)
+		}
+	}
+}
+
+// TestProcessAnswers has a credential_process that prints no credentials.
+func TestProcessAnswers(t *testing.T) {
+	p := mototest.Alone(t)
+	for name, printed := range map[string]string{
+		"nothing": "", "no JSON": textCanary, "another version": `{"Version":2,"AccessKeyId":"A","SecretAccessKey":"canary"}`,
+		"no key": `{"Version":1,"AccessKeyId":"A"}`, "expired": `{"Version":1,"AccessKeyId":"A","SecretAccessKey":"canary","Expiration":"2001-01-01T00:00:00Z"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := home(t, "", "")
+			answer := filepath.Join(dir, "answer")
+			write(t, answer, printed)
+			write(t, filepath.Join(dir, "config"), "[profile process]\nregion = eu-west-1\ncredential_process = /bin/cat "+answer+"\n")
+			_, err := open(t, awssm.Config{Profile: "process", Endpoint: p.URL}).Get(t.Context(), backend.Request{ID: "s"})
+			fails(t, err, backend.CodeAuthRequired, "credential_process")
+		})
 	}
 }
 

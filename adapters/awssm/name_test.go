@@ -163,7 +163,7 @@ func TestEndpoints(t *testing.T) {
 	} {
 		c, want := tt.config, tt.want
 		c.AccessKeyID, c.SecretAccessKey = backend.Literal(backend.NewSecretString("AKIA")), backend.Literal(backend.NewSecretString("x"))
-		s, err := c.load(t.Context())
+		s, err := c.load(t.Context(), &processes{life: t.Context()})
 		if err != nil {
 			t.Fatal(err)
 		}

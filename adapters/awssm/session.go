@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os/exec"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,7 +17,6 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -86,7 +83,7 @@ func (b *Backend) session(ctx context.Context) (*session, error) {
 func (b *Backend) load(l *loading) {
 	defer close(l.done)
 	ctx, cancel := context.WithTimeout(b.life, loadTimeout)
-	l.s, l.err = b.config.load(ctx)
+	l.s, l.err = b.config.load(ctx, b.processes)
 	cancel()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -109,8 +106,9 @@ func (b *Backend) drop(s *session) {
 	}
 }
 
-// load makes a session of c and of the user's AWS configuration. It does not ask for credentials yet.
-func (c Config) load(ctx context.Context) (*session, error) {
+// load makes a session of c and of the user's AWS configuration, whose credential_process p runs. It does not ask for
+// credentials yet.
+func (c Config) load(ctx context.Context, p *processes) (*session, error) {
 	timeout := c.Timeout
 	if timeout == 0 {
 		timeout = defaultTimeout
@@ -161,7 +159,7 @@ func (c Config) load(ctx context.Context) (*session, error) {
 			s.target += " at " + u.Host
 		}
 	}
-	if err := c.quietProcess(&cfg); err != nil {
+	if err := c.quietProcess(&cfg, p); err != nil {
 		return nil, err
 	}
 	cfg.Credentials = c.login(cfg.Credentials, "assuming the role of the AWS profile")
@@ -209,9 +207,8 @@ func cached(provider aws.CredentialsProvider) aws.CredentialsProvider {
 	return aws.NewCredentialsCache(provider, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow })
 }
 
-// quietProcess replaces a credential_process of the profile that the SDK chose. The SDK gives it our standard input,
-// which may be the secret to put or belong to the program that we run, and our standard error, where a secret may show.
-func (c Config) quietProcess(cfg *aws.Config) error {
+// quietProcess has p run the credential_process of the profile that the SDK chose, where it chose one.
+func (c Config) quietProcess(cfg *aws.Config, p *processes) error {
 	chosen, ok := cfg.Credentials.(aws.CredentialProviderSource)
 	if !ok || !slices.Contains(chosen.ProviderSources(), aws.CredentialSourceProcess) {
 		return nil
@@ -227,16 +224,7 @@ func (c Config) quietProcess(cfg *aws.Config) error {
 	if len(hops) == 0 || hops[len(hops)-1].CredentialProcess == "" {
 		return backend.Errorf(backend.CodeInternal, "the credential_process of the AWS profile was not found again")
 	}
-	command := hops[len(hops)-1].CredentialProcess
-	cfg.Credentials = cached(processcreds.NewProviderCommand(processcreds.NewCommandBuilderFunc(func(ctx context.Context) (*exec.Cmd, error) {
-		shell := []string{"sh", "-c"}
-		if runtime.GOOS == "windows" {
-			shell = []string{"cmd.exe", "/C"}
-		}
-		cmd := exec.CommandContext(ctx, shell[0], shell[1], command)
-		cmd.WaitDelay = time.Second // a child of it may hold the pipe
-		return cmd, nil
-	})))
+	cfg.Credentials = cached(p.provider(hops[len(hops)-1].CredentialProcess))
 	for _, hop := range slices.Backward(hops) {
 		if hop.RoleARN == "" {
 			continue
