@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,7 +92,7 @@ func (c *child) run(ctx context.Context) (int, error) {
 	forwarding.Wait()
 	var err error
 	if out != nil {
-		err = out.finish()
+		err = out.finish(c.signals)
 	}
 	var exit *exec.ExitError
 	if waited != nil && !errors.As(waited, &exit) {
@@ -220,8 +221,9 @@ func (f *filter) copy(s *stream) {
 	}
 }
 
-// finish waits for the rest of the output after the child's end.
-func (f *filter) finish() error {
+// finish waits for the rest of the output after the child's end: until nothing has come for a while, or one of signals asks
+// to end.
+func (f *filter) finish(signals <-chan os.Signal) error {
 	copied := make(chan struct{})
 	go func() { f.copying.Wait(); close(copied) }()
 	for ended := time.Since(f.began); ; {
@@ -231,6 +233,10 @@ func (f *filter) finish() error {
 		}
 		select {
 		case <-copied:
+		case sig := <-signals:
+			if !slices.Contains(ending, sig) {
+				continue
+			}
 		case <-time.After(linger - quiet):
 			continue
 		}
