@@ -148,7 +148,9 @@ func (s TrustStore) List() (map[string]string, error) {
 		err = json.Unmarshal(src, &known)
 	}
 	if err != nil {
-		return map[string]string{}, backend.Errorf(backend.CodeInternal, "the list of trusted files in %s cannot be read: %s", s.Dir, pathReason(err))
+		e := backend.Errorf(backend.CodeInternal, "the list of trusted files in %s cannot be read: %s", s.Dir, pathReason(err))
+		e.Remedy = fmt.Sprintf("mend or remove %s; what was trusted needs trust again then", filepath.Join(s.Dir, trustFile))
+		return map[string]string{}, e
 	}
 	return known, nil
 }

@@ -51,6 +51,10 @@ func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done fun
 			return nil, nil, nil, err
 		}
 		untrusted = !trusted
+		if untrusted && state == "" && len(file.NeedsTrust()) > 0 {
+			_, err := a.openStateDir()
+			a.warn("what is trusted cannot be looked up: %v", err)
+		}
 	}
 	r, err := file.Open(config.Options{
 		StateDir: state, Interactive: a.interactive, LookupEnv: a.lookupEnv, IgnoreFailures: a.now, Untrusted: untrusted,
@@ -84,15 +88,24 @@ func (a *app) loadFile(ctx context.Context, path string) (*config.File, error) {
 
 // stateDir is the directory for state, empty where there can be none: then nothing is remembered.
 func (a *app) stateDir() string {
-	dir, err := statedir.Path(a.lookupEnv)
-	if err == nil {
-		_, err = statedir.Key(dir, "revision") // fails where a disk is full or read-only, which must not keep secrets away
-	}
+	dir, err := a.openStateDir()
 	if err != nil {
 		a.log.Debug("nothing is remembered from one run to the next", "reason", err.Error())
-		return ""
 	}
 	return dir
+}
+
+// openStateDir is stateDir for what cannot do without. It fails where a disk is full or read-only, or where others may write
+// to the directory, which must not keep secrets away.
+func (a *app) openStateDir() (string, error) {
+	dir, err := statedir.Path(a.lookupEnv)
+	if err == nil {
+		_, err = statedir.Key(dir, "revision")
+	}
+	if err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
 // unconfigured reports whether there is no configuration because nobody named or wrote one.

@@ -36,13 +36,18 @@ touch, and every reference among them, and then asks. What is trusted is the fil
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := a.bounded(cmd.Context())
 			defer cancel()
-			trusted := config.TrustStore{Dir: a.stateDir()}
 			switch {
 			case list && (revoke || yes || len(args) > 0):
 				return backend.Errorf(backend.CodeUsage, "--list stands alone")
 			case revoke && yes:
 				return backend.Errorf(backend.CodeUsage, "--revoke and --yes exclude each other")
-			case list:
+			}
+			state, err := a.openStateDir()
+			if err != nil {
+				return backend.Errorf(backend.CodeInvalidConfig, "there is no place to remember trust: %v", err)
+			}
+			trusted := config.TrustStore{Dir: state}
+			if list {
 				return a.listTrusted(trusted, *output)
 			}
 			if len(args) == 0 {
