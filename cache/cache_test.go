@@ -243,3 +243,21 @@ func TestShowKeepsItsEntry(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// One id in each of many providers whose names are alike must not make a lookup a search.
+func TestProvidersAreToldApart(t *testing.T) {
+	f := newFront[string](nil, 1000)
+	for i := range 1000 {
+		f.add(&Slot[string]{ref: credref.Ref{Provider: fmt.Sprintf("team-%04d-prod", i), ID: "db"}})
+	}
+	run, longest := 0, 0
+	for i := range f.cells {
+		if run++; f.cells[i].Load() == nil {
+			run = 0
+		}
+		longest = max(longest, run)
+	}
+	if longest > 40 {
+		t.Errorf("%d cells in a row", longest)
+	}
+}

@@ -77,8 +77,9 @@ func (f *front[V]) hash(r *credref.Ref) uint64 {
 	if r.Version != "" {
 		h = bits.RotateLeft64(h, 42) ^ maphash.String(f.seed, r.Version)
 	}
-	if n := len(r.Provider); n > 0 {
-		h += uint64(r.Provider[0])*0x9e3779b97f4a7c15 ^ uint64(r.Provider[n-1])*0xc2b2ae3d27d4eb4f
+	var name uint64
+	for i := range len(r.Provider) {
+		name = 31*name + uint64(r.Provider[i])
 	}
-	return h
+	return h ^ name*0x9e3779b97f4a7c15
 }
