@@ -16,12 +16,18 @@ type Watcher interface {
 	Watch(ctx context.Context, reqs []Request, changed func(Request)) error
 }
 
-// Watch watches reqs until ctx ends, by b's own means or else by a look each interval.
+// defaultInterval is the interval of a Watch that names none.
+const defaultInterval = 30 * time.Second
+
+// Watch watches reqs until ctx ends, by b's own means or else by a look each interval; zero or less: each 30 seconds.
 func Watch(ctx context.Context, b Backend, reqs []Request, interval time.Duration, changed func(Request)) error {
 	if w, ok := b.(Watcher); ok {
 		if err := w.Watch(ctx, reqs, changed); !errors.Is(err, errors.ErrUnsupported) {
 			return err
 		}
+	}
+	if interval <= 0 {
+		interval = defaultInterval
 	}
 	seen := make([]*Credential, len(reqs))
 	look := func(first bool) {

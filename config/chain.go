@@ -15,6 +15,7 @@ type chained struct {
 	at   *node
 	path string
 	ref  *credref.Ref // nil for a literal
+	fine bool         // a literal that by its name is no secret
 	to   atomic.Pointer[backend.Source]
 }
 

@@ -25,6 +25,7 @@ type decoder struct {
 	problems *problems
 	// source makes the Source of a setting that is a ref or a literal.
 	source func(n *node, path string, ref *credref.Ref) backend.Source
+	entry  string // the key whose value is decoded, where the keys of a map are the user's own
 }
 
 func (d *decoder) decode(n *node, path string, into reflect.Value) {
@@ -47,7 +48,9 @@ func (d *decoder) decode(n *node, path string, into reflect.Value) {
 		into.Set(reflect.MakeMapWithSize(t, len(n.pairs)))
 		for _, p := range n.pairs {
 			v := reflect.New(t.Elem()).Elem()
+			d.entry = p.key.text
 			d.decode(p.value, join(path, p.key.text), v)
+			d.entry = ""
 			into.SetMapIndex(reflect.ValueOf(p.key.text).Convert(t.Key()), v)
 		}
 	case t.Kind() == reflect.Slice:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -139,6 +140,10 @@ func (l limitSettings) or(other limitSettings) limitSettings {
 	l.Breaker.Open = cmp.Or(l.Breaker.Open, other.Breaker.Open)
 	return l
 }
+
+// secretName matches names of variables whose value is likely a secret; the value of another may stand in plain text, as
+// that of LOG_LEVEL does.
+var secretName = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|cred|auth|private|dsn`)
 
 type typeRule struct {
 	pattern string
@@ -270,7 +275,7 @@ func (f *File) addProvider(p *problems, name, n *node, kinds *backend.Registry) 
 	for _, s := range def.sources {
 		if s.ref != nil {
 			def.Chain = append(def.Chain, *s.ref)
-		} else {
+		} else if !s.fine {
 			f.warnings = append(f.warnings, fmt.Sprintf("%s:%d:%d: %s is a secret in plain text; put it into a store and write a ref: {provider, id}",
 				p.file, s.at.line, s.at.column, s.path))
 		}
@@ -282,11 +287,12 @@ func (f *File) addProvider(p *problems, name, n *node, kinds *backend.Registry) 
 // called once to check the file, and again for each Open, whose sources belong to its own resolver.
 func (def *Provider) decodeInto(p *problems, path string, common *providerSettings, config any) {
 	def.sources = nil
-	d := &decoder{problems: p, source: func(n *node, path string, ref *credref.Ref) backend.Source {
-		s := &chained{at: n, path: path, ref: ref}
+	d := &decoder{problems: p}
+	d.source = func(n *node, path string, ref *credref.Ref) backend.Source {
+		s := &chained{at: n, path: path, ref: ref, fine: d.entry != "" && !secretName.MatchString(d.entry)}
 		def.sources = append(def.sources, s)
 		return s.source()
-	}}
+	}
 	merged := settings(reflect.ValueOf(common).Elem())
 	for name, field := range settings(reflect.ValueOf(config).Elem()) {
 		if _, taken := merged[name]; taken {

@@ -27,6 +27,8 @@ type boxConfig struct {
 	Names    []string          `yaml:"names"`
 	Env      map[string]string `yaml:"env"`
 	Path     string            `yaml:"path"`
+
+	Vars map[string]backend.Source `yaml:"vars"`
 }
 
 type boxDeep struct {
@@ -232,6 +234,15 @@ func TestLiteralSecretsDrawAWarning(t *testing.T) {
 	w := f.Warnings()
 	if len(w) != 1 || !strings.Contains(w[0], ":5:15: providers.a.password is a secret in plain text") || strings.Contains(w[0], canary) {
 		t.Errorf("warnings: %q", w)
+	}
+}
+
+func TestVariablesDrawAWarningByTheirName(t *testing.T) {
+	t.Parallel()
+	f := load(t, "version: 1\nproviders:\n  a:\n    kind: box\n    vars: {LOG_LEVEL: debug, API_TOKEN: "+canary+"}\n    password: "+canary+"\n")
+	w := strings.Join(f.Warnings(), "\n")
+	if strings.Count(w, "\n") != 1 || !strings.Contains(w, "vars.API_TOKEN is a secret") || !strings.Contains(w, "a.password is a secret") {
+		t.Errorf("warnings: %s", w)
 	}
 }
 

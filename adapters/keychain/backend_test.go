@@ -293,7 +293,7 @@ func TestReach(t *testing.T) {
 		want   []backend.ReachType
 	}{
 		"secret service": {Config{Backend: "secret-service"}, []backend.ReachType{backend.ReachKeychain}},
-		"file":           {Config{Backend: "file", Path: "x"}, []backend.ReachType{backend.ReachFile}},
+		"file":           {Config{Backend: "file", Path: "x"}, []backend.ReachType{backend.ReachKeychain, backend.ReachFile}},
 		"pass":           {Config{Backend: "pass", PassDir: "x"}, []backend.ReachType{backend.ReachExecutable, backend.ReachFile}},
 	} {
 		var got []backend.ReachType

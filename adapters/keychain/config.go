@@ -44,7 +44,7 @@ func (c Config) Reach() []backend.Reach {
 		return c.Backend == name || c.Backend == auto && slices.Contains(order(runtime.GOOS), name)
 	}
 	var reach []backend.Reach
-	if c.Backend != fileName && c.Backend != passName {
+	if c.Backend != passName {
 		reach = append(reach, backend.Reach{What: backend.ReachKeychain, Value: c.Backend + " " + c.Service})
 	}
 	if may(passName) {

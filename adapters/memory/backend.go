@@ -161,7 +161,7 @@ func (b *Backend) Delete(ctx context.Context, req backend.Request, cond backend.
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.secrets[req.ID]) == 0 {
+	if !b.closed && len(b.secrets[req.ID]) == 0 {
 		return errNoSecret
 	}
 	if err := b.holds(req, cond); err != nil {

@@ -185,4 +185,7 @@ func TestClose(t *testing.T) {
 	if _, err := b.Put(t.Context(), backend.Request{ID: "a"}, backend.Value{}, backend.Condition{}); !errors.Is(err, backend.ErrUnavailable) {
 		t.Errorf("Put after Close: %v", err)
 	}
+	if err := b.Delete(t.Context(), backend.Request{ID: "a"}, backend.Condition{}); !errors.Is(err, backend.ErrUnavailable) {
+		t.Errorf("Delete after Close: %v", err)
+	}
 }
