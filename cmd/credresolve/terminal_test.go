@@ -507,10 +507,17 @@ func TestSignalWhileReading(t *testing.T) {
 // A store that does not answer: the program that is asked ends with us.
 func TestSignalWhileAStoreHangs(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"get", "cred://hang/x"}, {"run", "--env", "A=cred://hang/x", "--", "touch", "ran"}} {
-		t.Run(args[0], func(t *testing.T) {
+	for _, tt := range []struct {
+		sig  syscall.Signal
+		args []string
+	}{
+		{syscall.SIGINT, []string{"get", "cred://hang/x"}},
+		{syscall.SIGQUIT, []string{"get", "cred://hang/x"}}, // no dump of goroutines
+		{syscall.SIGINT, []string{"run", "--env", "A=cred://hang/x", "--", "touch", "ran"}},
+	} {
+		t.Run(tt.args[0]+" "+tt.sig.String(), func(t *testing.T) {
 			t.Parallel()
-			cmd, out, dir := start(t, args...)
+			cmd, out, dir := start(t, tt.args...)
 			program := filepath.Join(dir, "hang")
 			config := testConfig + "  hang: {kind: exec, command: " + program + ", timeout: 60s}\n"
 			if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o600); err != nil {
@@ -531,12 +538,12 @@ func TestSignalWhileAStoreHangs(t *testing.T) {
 					t.Fatalf("the program did not start: %q", out)
 				}
 			}
-			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			if err := cmd.Process.Signal(tt.sig); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			if got := cmd.ProcessState.ExitCode(); got != 130 || out.String() != "credresolve: stopped by a signal: interrupt\n" {
-				t.Errorf("exit status %d, want 130; output %q", got, out)
+			if got := cmd.ProcessState.ExitCode(); got != 128+int(tt.sig) || out.String() != "credresolve: stopped by a signal: "+tt.sig.String()+"\n" {
+				t.Errorf("exit status %d, want %d; output %q", got, 128+int(tt.sig), out)
 			}
 			if err := syscall.Kill(pid, 0); err == nil {
 				stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")

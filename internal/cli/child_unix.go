@@ -22,7 +22,7 @@ var passedOn = []os.Signal{
 }
 
 // ending are the signals that end a command.
-var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 
 // notify has the signals sent to ch, but for those that whoever started us wants to be ignored, as nohup does.
 func notify(ch chan<- os.Signal, signals []os.Signal) {
