@@ -996,7 +996,7 @@ func TestLeaseRunsFromTheCall(t *testing.T) {
 		if first.Expires().After(end) {
 			t.Errorf("expires %v after its lease's end", first.Expires().Sub(end))
 		}
-		time.Sleep(end.Sub(time.Now()))
+		time.Sleep(time.Until(end))
 		if v := r.cache.Get(&credref.Ref{Provider: "p", ID: "k"}, r.clock.exact()); v == first {
 			t.Error("served after its end")
 		}
