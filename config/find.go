@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,13 +44,14 @@ func Find(flag string, lookupEnv func(string) (string, bool), workDir string) (L
 		return Location{Path: path}, nil
 	}
 	project := filepath.Join(workDir, FileName)
-	if _, err := os.Stat(project); err == nil {
+	// What is there but cannot be looked at is opened, and so told of: another configuration must not take its place.
+	if _, err := os.Lstat(project); !errors.Is(err, fs.ErrNotExist) {
 		return Location{Path: project, Project: true}, nil
 	}
 	looked := []string{project}
 	if dir := userConfigDir(lookupEnv); dir != "" {
 		user := filepath.Join(dir, "credresolve", FileName)
-		if _, err := os.Stat(user); err == nil {
+		if _, err := os.Lstat(user); !errors.Is(err, fs.ErrNotExist) {
 			return Location{Path: user}, nil
 		}
 		looked = append(looked, user)

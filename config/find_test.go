@@ -39,6 +39,14 @@ func TestFind(t *testing.T) {
 	check("", "home", config.Location{Path: user})
 	check("", "project", config.Location{Path: project, Project: true})
 	check(config.FileName, "project", config.Location{Path: project})
+	looping := filepath.Join(root, "looping", config.FileName)
+	if err := os.Mkdir(filepath.Dir(looping), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(config.FileName, looping); err != nil {
+		t.Fatal(err)
+	}
+	check("", "looping", config.Location{Path: looping, Project: true})
 	env["CREDRESOLVE_CONFIG"] = named
 	check("", "project", config.Location{Path: named})
 	check(project, "home", config.Location{Path: project})
