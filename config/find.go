@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/credresolve/credresolve/backend"
 )
@@ -45,13 +46,13 @@ func Find(flag string, lookupEnv func(string) (string, bool), workDir string) (L
 	}
 	project := filepath.Join(workDir, FileName)
 	// What is there but cannot be looked at is opened, and so told of: another configuration must not take its place.
-	if _, err := os.Lstat(project); !errors.Is(err, fs.ErrNotExist) {
+	if isThere(project) {
 		return Location{Path: project, Project: true}, nil
 	}
 	looked := []string{project}
 	if dir := userConfigDir(lookupEnv); dir != "" {
 		user := filepath.Join(dir, "credresolve", FileName)
-		if _, err := os.Lstat(user); !errors.Is(err, fs.ErrNotExist) {
+		if isThere(user) {
 			return Location{Path: user}, nil
 		}
 		looked = append(looked, user)
@@ -59,6 +60,12 @@ func Find(flag string, lookupEnv func(string) (string, bool), workDir string) (L
 	e := backend.Errorf(backend.CodeInvalidConfig, "no configuration found: looked for %s", strings.Join(looked, " and "))
 	e.Remedy = "write one, or name it with --config or $CREDRESOLVE_CONFIG"
 	return Location{}, e
+}
+
+// isThere reports whether there is something at path, be it unreadable.
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR)
 }
 
 func userConfigDir(lookupEnv func(string) (string, bool)) string {
