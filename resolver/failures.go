@@ -32,6 +32,7 @@ func OpenFailureMemory(path string) (*FailureMemory, error) {
 type failureRecord struct {
 	Failures int          `json:"failures,omitempty"` // in a row
 	Code     backend.Code `json:"code,omitempty"`     // of the last
+	Reason   string       `json:"reason,omitempty"`   // of the last, which holds no secret, as that of every backend.Error
 	Until    time.Time    `json:"open_until,omitzero"`
 	Spent    float64      `json:"spent,omitempty"` // of the call budget, at At
 	At       time.Time    `json:"at,omitzero"`

@@ -31,6 +31,7 @@ type guard struct {
 	loaded   bool
 	failures int // in a row, other processes' included
 	code     backend.Code
+	reason   string // of the last failure
 	until    time.Time
 	opened   time.Time // when the breaker opened
 }
@@ -68,19 +69,19 @@ func (g *guard) admit() (wait time.Duration, done func(error), err error) {
 	now := time.Now()
 	g.mu.Lock()
 	g.load(now)
-	until, code, failures := g.until, g.code, g.failures
+	until, code, reason, failures := g.until, g.code, g.reason, g.failures
 	g.mu.Unlock()
 	if wait := until.Sub(now); wait > 0 {
-		return 0, nil, held(code, failures, wait)
+		return 0, nil, held(code, reason, failures, wait)
 	}
 	var told func(error)
 	if g.breaker != nil {
 		if told, err = g.breaker.Allow(); err != nil {
 			g.mu.Lock()
 			wait := max(g.opened.Add(g.limits.Open).Sub(now), time.Second)
-			code, failures = g.code, max(g.failures, g.limits.Failures)
+			code, reason, failures = g.code, g.reason, max(g.failures, g.limits.Failures)
 			g.mu.Unlock()
-			return 0, nil, held(code, failures, wait)
+			return 0, nil, held(code, reason, failures, wait)
 		}
 	}
 	if g.limiter != nil {
@@ -104,20 +105,24 @@ func (g *guard) admit() (wait time.Duration, done func(error), err error) {
 // errNotCalled tells the breaker of a call that was not made, or was cut off by us: it says nothing about the store.
 var errNotCalled = errors.New("not called")
 
-// held is the error of a call that was not made.
-func held(code backend.Code, failures int, wait time.Duration) error {
+// held is the error of a call that was not made; reason is that of the last one that was.
+func held(code backend.Code, reason string, failures int, wait time.Duration) error {
 	e := &backend.Error{Code: backend.CodeUnavailable, RetryAfter: wait}
 	in := max(wait.Round(time.Second), time.Second)
+	last := ""
+	if reason != "" {
+		last = ", at last: " + reason
+	}
 	switch code {
 	case backend.CodeAuthRequired:
 		e.Code = code
-		e.Reason = fmt.Sprintf("the store refused the provider's login %d times in a row", failures)
+		e.Reason = fmt.Sprintf("the store refused the provider's login %d times in a row", failures) + last
 		e.Remedy = fmt.Sprintf("check its credentials; the next try is in %s", in)
 	case backend.CodeThrottled:
 		e.Code = code
 		e.Reason = fmt.Sprintf("the store asked to be left alone; the next try is in %s", in)
 	default:
-		e.Reason = fmt.Sprintf("the store failed %d times in a row; the next try is in %s", failures, in)
+		e.Reason = fmt.Sprintf("the store failed %d times in a row%s; the next try is in %s", failures, last, in)
 	}
 	return e
 }
@@ -140,12 +145,12 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 		defer g.mu.Unlock()
 		if !unavailable(err) && code != backend.CodeAuthRequired {
 			if g.failures > 0 || !g.until.IsZero() {
-				g.failures, g.code, g.until = 0, "", time.Time{}
-				g.remember(func(r *failureRecord) { r.Failures, r.Code, r.Until = 0, "", time.Time{} })
+				g.failures, g.code, g.reason, g.until = 0, "", "", time.Time{}
+				g.remember(func(r *failureRecord) { r.Failures, r.Code, r.Reason, r.Until = 0, "", "", time.Time{} })
 			}
 			return
 		}
-		g.code = code
+		g.code, g.reason = code, reasonOf(err)
 		if g.memory == nil {
 			g.failures++
 			g.extend(now.Add(g.pause(code, g.failures, err)))
@@ -153,7 +158,7 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 		}
 		after := g.remember(func(r *failureRecord) {
 			r.Failures++
-			r.Code = code
+			r.Code, r.Reason = code, g.reason
 			if r.Until.Sub(now) > maxOpen {
 				r.Until = time.Time{} // the wall clock was set back
 			}
@@ -166,6 +171,18 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 			g.extend(now.Add(wait)) // by the monotonic clock
 		}
 	}
+}
+
+// maxReason is how many bytes of a reason are kept.
+const maxReason = 300
+
+// reasonOf is why err happened, without what to do about it.
+func reasonOf(err error) string {
+	var e *backend.Error
+	if !errors.As(err, &e) || len(e.Reason) > maxReason {
+		return ""
+	}
+	return e.Reason
 }
 
 func (g *guard) extend(until time.Time) {
@@ -204,7 +221,7 @@ func (g *guard) load(now time.Time) {
 		return
 	}
 	r := g.memory.load(g.digest)
-	g.failures, g.code = r.Failures, r.Code
+	g.failures, g.code, g.reason = r.Failures, r.Code, r.Reason
 	if g.ignore {
 		return // but for the count, which a success clears on disk too
 	}
