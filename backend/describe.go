@@ -35,32 +35,30 @@ func Describe(b Backend) Description {
 // write, list, watch, login, parse.
 func Capabilities(b Backend) []string {
 	var names []string
-	add := func(ok bool, name string) {
-		if ok {
-			names = append(names, name)
+	for _, c := range []struct {
+		name string
+		has  bool
+	}{
+		{"batch", is[BatchGetter](b)},
+		{"probe", is[Prober](b)},
+		{"check", is[Checker](b)},
+		{"refresh", is[Refresher](b)},
+		{"renew", is[Renewer](b)},
+		{"revoke", is[Revoker](b)},
+		{"write", is[Writer](b)},
+		{"list", is[Lister](b)},
+		{"watch", is[Watcher](b)},
+		{"login", is[Login](b)},
+		{"parse", is[Parser](b)},
+	} {
+		if c.has {
+			names = append(names, c.name)
 		}
 	}
-	_, ok := b.(BatchGetter)
-	add(ok, "batch")
-	_, ok = b.(Prober)
-	add(ok, "probe")
-	_, ok = b.(Checker)
-	add(ok, "check")
-	_, ok = b.(Refresher)
-	add(ok, "refresh")
-	_, ok = b.(Renewer)
-	add(ok, "renew")
-	_, ok = b.(Revoker)
-	add(ok, "revoke")
-	_, ok = b.(Writer)
-	add(ok, "write")
-	_, ok = b.(Lister)
-	add(ok, "list")
-	_, ok = b.(Watcher)
-	add(ok, "watch")
-	_, ok = b.(Login)
-	add(ok, "login")
-	_, ok = b.(Parser)
-	add(ok, "parse")
 	return names
+}
+
+func is[T Backend](b Backend) bool {
+	_, ok := b.(T)
+	return ok
 }
