@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +37,7 @@ func closeCases() []Case {
 			},
 		},
 		{
-			Name: "close/used-after", Capability: "close", Rule: "after Close a method is unavailable, at once and without a panic", Needs: []string{"get/value", "close/unused"},
+			Name: "close/used-after", Capability: "close", Rule: "after Close a Get is unavailable, at once and without a panic", Needs: []string{"get/value", "close/unused"},
 			run: func(t *trial) {
 				b, c := t.closer()
 				id, v := t.stored()
@@ -64,6 +65,17 @@ func closeCases() []Case {
 				w.called(id, 1)
 				t.wantClosed(c)
 				w.ended(someTime, backend.CodeUnavailable, backend.CodeCanceled)
+			},
+		},
+		{
+			Name: "close/methods-after", Capability: "close", Rule: "after Close every other method is unavailable too, at once and without a panic",
+			Needs: []string{"close/used-after", "close/watch"},
+			run: func(t *trial) {
+				b, c := t.closer()
+				id, v := t.stored()
+				t.check(b, id, v)
+				t.wantClosed(c)
+				t.wantAllClosed(b, id)
 			},
 		},
 		{
@@ -130,6 +142,60 @@ func (t *trial) wantClosed(c io.Closer) {
 		}
 	case <-time.After(someTime):
 		t.Fatalf("Close: expected its return within %v, saw it hang", someTime)
+	}
+}
+
+// wantAllClosed fails the case unless every method of b beside Get is unavailable, or not supported.
+func (t *trial) wantAllClosed(b backend.Backend, id string) {
+	try := func(name string, f func() error) {
+		t.at("in " + name + " after Close")
+		var err error
+		if !t.within(someTime, func() { err = f() }) {
+			t.Errorf("%s after Close: expected unavailable within %v, saw no answer", name, someTime)
+		} else if !errors.Is(err, errors.ErrUnsupported) {
+			t.wantErr(name+" after Close", err, backend.CodeUnavailable)
+		}
+	}
+	lease := backend.Lease{ID: id, Duration: leaseTime, Renewable: true}
+	if b, ok := b.(backend.BatchGetter); ok {
+		try("GetBatch", func() error {
+			results, err := b.GetBatch(t.ctx, requests(id))
+			if err == nil && len(results) == 1 {
+				err = results[0].Err
+			}
+			return err
+		})
+	}
+	if b, ok := b.(backend.Prober); ok {
+		try("Probe", func() error { return b.Probe(t.ctx) })
+	}
+	if b, ok := b.(backend.Checker); ok {
+		try("CurrentVersion", func() error {
+			_, err := b.CurrentVersion(t.ctx, request(id))
+			return err
+		})
+	}
+	if b, ok := b.(backend.Writer); ok {
+		try("Put", func() error {
+			_, err := b.Put(t.ctx, request(id), plainValue([]byte("a value")), backend.Condition{})
+			return err
+		})
+		try("Delete", func() error { return b.Delete(t.ctx, request(id), backend.Condition{}) })
+	}
+	if b, ok := b.(backend.Lister); ok {
+		try("List", func() error { return t.drain(t.ctx, b, id) })
+	}
+	if b, ok := b.(backend.Watcher); ok {
+		try("Watch", func() error { return b.Watch(t.ctx, requests(id), func(backend.Request) {}) })
+	}
+	if b, ok := b.(backend.Renewer); ok {
+		try("Renew", func() error {
+			_, err := b.Renew(t.ctx, lease, 0)
+			return err
+		})
+	}
+	if b, ok := b.(backend.Revoker); ok {
+		try("Revoke", func() error { return b.Revoke(t.ctx, request(id), &backend.Credential{Lease: &lease}) })
 	}
 }
 

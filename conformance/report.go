@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,7 +27,16 @@ type Result struct {
 	Outcome    Outcome       `json:"outcome"`
 	Reasons    []string      `json:"reasons,omitempty"` // why it failed, was skipped or is blocked
 	Notes      []string      `json:"notes,omitempty"`
-	Elapsed    time.Duration `json:"elapsed_ns"`
+	Elapsed    time.Duration `json:"elapsed_ns,omitzero"`
+}
+
+// shows names the capability that a case which was skipped would have shown; empty when its reasons name it.
+func (r Result) shows() string {
+	name := "the capability " + r.Capability
+	if r.Capability == "" || slices.ContainsFunc(r.Reasons, func(reason string) bool { return strings.Contains(reason, name) }) {
+		return ""
+	}
+	return "; it would have shown " + name
 }
 
 // Outcome is how a case ended.
@@ -116,7 +126,10 @@ func (r Report) WriteTable(w io.Writer) error {
 		if _, err := fmt.Fprintf(w, "%-7s  %-*s  %s\n", x.Outcome, width, x.Name, x.Rule); err != nil {
 			return err
 		}
-		for _, reason := range x.Reasons {
+		for i, reason := range x.Reasons {
+			if i == len(x.Reasons)-1 && x.Outcome == Skip {
+				reason += x.shows()
+			}
 			if _, err := fmt.Fprintf(w, "%-7s  %-*s    %s\n", "", width, "", reason); err != nil {
 				return err
 			}

@@ -10,12 +10,15 @@ import (
 	"time"
 )
 
-// Run runs the suite as subtests of t, one for each case. A case that is skipped or blocked is a skipped test that says why.
-func Run(t *testing.T, h Harness) {
+// Run runs the suite as subtests of t, one for each case. A case that is skipped or blocked is a skipped test that says why,
+// and what the case would have shown. The Report has the cases that ran: -run may have left some out.
+func Run(t *testing.T, h Harness) Report {
 	s := newSuite(h)
+	report := Report{Version: ReportVersion}
 	for _, c := range h.cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			r := s.run(t.Context(), c)
+			report.Results = append(report.Results, r)
 			for _, note := range r.Notes {
 				t.Log(note)
 			}
@@ -23,12 +26,13 @@ func Run(t *testing.T, h Harness) {
 			case Fail:
 				t.Errorf("rule: %s\n%s", c.Rule, reasons)
 			case Skip:
-				t.Skip(reasons)
+				t.Skip(reasons + r.shows())
 			case Blocked:
 				t.Skip("blocked: " + reasons)
 			}
 		})
 	}
+	return report
 }
 
 // Check runs the suite without go test. The Report is complete also when ctx ends, or a backend hangs or panics.

@@ -13,6 +13,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/awssm"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 	"github.com/credresolve/credresolve/internal/mototest"
 )
 
@@ -41,7 +42,7 @@ func TestConformance(t *testing.T) {
 	remove := func(t conformance.T, id string) {
 		_, _ = client.DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: &id, ForceDeleteWithoutRecovery: aws.Bool(true)})
 	}
-	conformance.Run(t, conformance.Harness{
+	conformancetest.Run(t, "awssm", conformance.Harness{
 		Open: func(t conformance.T, dial *conformance.Dialer) backend.Backend {
 			c := basic(p)
 			c.Endpoint = "http://" + dial.Through(strings.TrimPrefix(p.URL, "http://"))

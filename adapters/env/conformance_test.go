@@ -8,12 +8,13 @@ import (
 	"github.com/credresolve/credresolve/adapters/env"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 )
 
 // Not parallel: the environment belongs to the whole process.
 func TestConformance(t *testing.T) {
 	const start = "CREDRESOLVE_CONFORMANCE_"
-	conformance.Run(t, conformance.Harness{
+	conformancetest.Run(t, "env", conformance.Harness{
 		Open: func(t conformance.T, _ *conformance.Dialer) backend.Backend {
 			b, err := env.New(env.Config{Allow: []string{start + "*"}, AllowBlank: true}, backend.Host{})
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/exec"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 )
 
 // store is what testdata/store answers from: values and errors by id.
@@ -49,7 +50,7 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(path, []byte("{}"), 0o600))
-	conformance.Run(t, conformance.Harness{
+	conformancetest.Run(t, "exec", conformance.Harness{
 		Open: func(t conformance.T, _ *conformance.Dialer) backend.Backend {
 			b, err := exec.New(exec.Config{Command: program, Args: []string{path}, Timeout: time.Minute}, backend.Host{Provider: "corp"})
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/file"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 )
 
 // replace exchanges the file at path as an editor does, so that nobody reads half of it.
@@ -49,7 +50,7 @@ func opener(c file.Config) func(conformance.T, *conformance.Dialer) backend.Back
 
 func TestConformanceOfADirectory(t *testing.T) {
 	dir := tempDir(t)
-	conformance.Run(t, conformance.Harness{
+	conformancetest.Run(t, "file-directory", conformance.Harness{
 		Open: opener(file.Config{Path: dir, Layout: "docker"}),
 		Put: func(t conformance.T, id string, v backend.Value) {
 			replace(t, filepath.Join(dir, id), content(t, v), 0o444)
@@ -79,7 +80,7 @@ func TestConformanceOfADocument(t *testing.T) {
 		replace(t, path, text, 0o600)
 	}
 	must(t, os.WriteFile(path, []byte("{}"), 0o600))
-	conformance.Run(t, conformance.Harness{
+	conformancetest.Run(t, "file-document", conformance.Harness{
 		Open: opener(file.Config{Path: path, MaxBytes: 16 << 20}),
 		Put: func(t conformance.T, id string, v backend.Value) {
 			change(t, func() (err error) {

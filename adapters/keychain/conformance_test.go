@@ -1,11 +1,15 @@
 package keychain
 
 import (
+	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 	"github.com/credresolve/credresolve/internal/secretservicetest"
 )
 
@@ -44,7 +48,7 @@ func TestFilesConform(t *testing.T) {
 	h.InvalidIDs = append(h.InvalidIDs, "..", ".")
 	h.Secrets = [][]byte{[]byte("the files' password")}
 	h.Limits.MaxValue = maxValue
-	conformance.Run(t, h)
+	conformancetest.Run(t, "keychain-file", h)
 }
 
 func TestSecretServiceConforms(t *testing.T) {
@@ -67,5 +71,19 @@ func TestSecretServiceConforms(t *testing.T) {
 		}
 		return nil
 	}
-	conformance.Run(t, h)
+	conformancetest.Run(t, "keychain-secret-service", h)
+}
+
+func TestPassConforms(t *testing.T) {
+	t.Parallel()
+	env := passHome(t, "")
+	h := harness(t, Config{Backend: "pass", Service: "app"}, backend.Host{LookupEnv: lookup(env)})
+	h.Limits.MaxValue = maxValue
+	if os.Getenv(conformancetest.Variable) == "" { // each call runs bash and gpg: all of the suite takes a minute
+		h.Only = func(c conformance.Case) bool {
+			subject, _, _ := strings.Cut(c.Name, "/")
+			return slices.Contains([]string{"open", "get", "error", "value", "write", "secrecy"}, subject)
+		}
+	}
+	conformancetest.Run(t, "keychain-pass", h)
 }

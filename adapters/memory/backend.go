@@ -192,8 +192,12 @@ func (b *Backend) holds(req backend.Request, cond backend.Condition) error {
 func (b *Backend) List(ctx context.Context, prefix string) iter.Seq2[backend.Entry, error] {
 	return func(yield func(backend.Entry, error) bool) {
 		b.mu.Lock()
-		ids := slices.Sorted(maps.Keys(b.secrets))
+		ids, closed := slices.Sorted(maps.Keys(b.secrets)), b.closed
 		b.mu.Unlock()
+		if closed {
+			yield(backend.Entry{}, errClosed)
+			return
+		}
 		for _, id := range ids {
 			if !strings.HasPrefix(id, prefix) {
 				continue

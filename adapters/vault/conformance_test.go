@@ -15,6 +15,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 	"github.com/credresolve/credresolve/internal/vaulttest"
 )
 
@@ -163,7 +164,9 @@ func (s *store) fault(t conformance.T, f conformance.Fault) func() {
 }
 
 // The suites run one by one: they look at what the whole process leaves behind.
-func TestConformanceOfVersion1(t *testing.T) { conformance.Run(t, newStore(t, "1").harness(1)) }
+func TestConformanceOfVersion1(t *testing.T) {
+	conformancetest.Run(t, "vault-kv1", newStore(t, "1").harness(1))
+}
 
 // Version 2, with ids that begin with the mount, and leases of the database engine.
 func TestConformance(t *testing.T) {
@@ -191,5 +194,5 @@ func TestConformance(t *testing.T) {
 		}
 		return s.db + "/creds/" + role
 	}
-	conformance.Run(t, h)
+	conformancetest.Run(t, "vault-kv2", h)
 }

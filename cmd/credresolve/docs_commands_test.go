@@ -55,6 +55,8 @@ var programs = map[string][2]string{
 	"adapter.py":        {"python3", "apt-get install python3"},
 	"adapter.sh":        {"jq", "apt-get install jq"},
 	"adapter.js":        {"node", "apt-get install nodejs"},
+	"go -C ":            {"go", "https://go.dev/dl"},
+	"git apply ":        {"git", "apt-get install git"},
 }
 
 // Every command on the pages runs, and prints what is shown. A block of language sh or bash must succeed; in one of
@@ -124,6 +126,11 @@ func newMachine(t *testing.T, p page) *machine {
 		"GORACE=atexit_sleep_ms=0", // a second for each command otherwise
 		"API_KEY=from-the-environment",
 	}}
+	for _, name := range []string{"GOCACHE", "GOMODCACHE"} { // those of an empty home would be filled first
+		if out, err := exec.Command("go", "env", name).Output(); err == nil {
+			m.env = append(m.env, name+"="+strings.TrimSpace(string(out)))
+		}
+	}
 	outside := []string{"/etc/app/", dir + "/", "/opt/corp", dir + "/corp", "/run/", dir + "/run/"}
 	for _, need := range needs[p.name] {
 		switch need {

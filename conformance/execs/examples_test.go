@@ -7,18 +7,20 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/credresolve/credresolve/conformance"
+	"github.com/credresolve/credresolve/internal/conformancetest"
 )
 
 const examples = "../../examples/adapters"
 
 func TestExamplesPass(t *testing.T) {
 	t.Parallel()
-	for _, example := range []struct{ path, interpreter, get string }{
-		{"python/adapter.py", "python3", "apt-get install python3"},
-		{"shell/adapter.sh", "jq", "apt-get install jq"},
-		{"node/adapter.js", "node", "apt-get install nodejs"},
+	for _, example := range []struct{ report, path, interpreter, get string }{
+		{"exec-python", "python/adapter.py", "python3", "apt-get install python3"},
+		{"exec-shell", "shell/adapter.sh", "jq", "apt-get install jq"},
+		{"exec-node", "node/adapter.js", "node", "apt-get install nodejs"},
 	} {
 		t.Run(example.interpreter, func(t *testing.T) {
 			t.Parallel()
@@ -53,6 +55,14 @@ func TestExamplesPass(t *testing.T) {
 				default:
 					t.Errorf("%s: %s: %v", x.Name, x.Outcome, x.Reasons)
 				}
+			}
+			conformancetest.Hold(t, example.report, r)
+			var took time.Duration
+			for _, x := range r.Results {
+				took += x.Elapsed
+			}
+			if most := 30 * time.Second; took > most {
+				t.Errorf("the run took %v, want less than %v", took, most)
 			}
 		})
 	}
