@@ -17,7 +17,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 )
 
-const canary = "c4n4ry-of-a-secret"
+const canary = "c4nary-of-a-secret"
 
 // holder is what a careless program might print: a Secret in fields of every kind.
 type holder struct {

@@ -15,7 +15,7 @@ import (
 	"github.com/credresolve/credresolve/credref"
 )
 
-const canary = "c4n4ry-in-the-config"
+const canary = "c4nary-in-the-config"
 
 // boxConfig has a setting of each sort that an adapter may have.
 type boxConfig struct {

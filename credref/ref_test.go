@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	const canary = "hunter2"
+	const canary = "c4nary"
 	for _, in := range []string{
 		"", canary, "cred:", "cred://", "cred:///id", "cred://app", "cred://app/", "CRED://app/x", "cred://App/x", "cred://1app/x",
 		"cred://app/%zz" + canary, "cred://app/%", "cred://app/x?" + canary, "cred://app/x?version=", "cred://app/x?version=1&version=2",

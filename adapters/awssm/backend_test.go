@@ -25,9 +25,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Whatever holds the word canary must not be in an error.
 const (
-	keyCanary    = "canary-secret-access-key"
-	secretCanary = "canary-s3cr3t"
-	textCanary   = "canary text of AWS"
+	keyCanary    = "c4nary-secret-access-key"
+	secretCanary = "c4nary-s3cr3t"
+	textCanary   = "c4nary text of AWS"
 )
 
 // basic are the settings of a provider that asks p with an access key of its own.

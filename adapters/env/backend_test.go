@@ -11,7 +11,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 )
 
-const canary = "hunter2-canary"
+const canary = "hunter2-c4nary"
 
 func open(t *testing.T, c env.Config, vars map[string]string) *env.Backend {
 	t.Helper()

@@ -25,7 +25,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-const canary = "hunter2-canary"
+const canary = "hunter2-c4nary"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -111,11 +111,11 @@ assert request["protocolVersion"] == 1 and request["provider"] == "corp"
 with open(os.path.join(os.path.dirname(sys.argv[0]), "log"), "a") as log: log.write(json.dumps(request["ids"]) + "\n")
 store = {"a": "secret-a", "ü/ b?c#d%": "odd", "empty": "", "n": 12345678901234567890, "obj": {"user": "u", "port": 5432, "tls": {"ca": "x"}},
          "text": '{"k": "v"}', "null": None, "both": "value"}
-errors = {c: {"code": c, "message": "hunter2-canary", "retryAfterMs": 1500} for c in
-          ["NOT_FOUND", "DENIED", "INVALID_ID", "LOCKED", "UNAVAILABLE", "AUTH_REQUIRED", "EXPIRED", "AMBIGUOUS_DUPLICATE_KEY", "hunter2-canary"]}
+errors = {c: {"code": c, "message": "hunter2-c4nary", "retryAfterMs": 1500} for c in
+          ["NOT_FOUND", "DENIED", "INVALID_ID", "LOCKED", "UNAVAILABLE", "AUTH_REQUIRED", "EXPIRED", "AMBIGUOUS_DUPLICATE_KEY", "hunter2-c4nary"]}
 errors["both"] = {"code": "DENIED"}
-print("hunter2-canary", file=sys.stderr)
-json.dump({"protocolVersion": 1, "values": {i: store[i] for i in request["ids"] if i in store} | {"unasked": "hunter2-canary"},
+print("hunter2-c4nary", file=sys.stderr)
+json.dump({"protocolVersion": 1, "values": {i: store[i] for i in request["ids"] if i in store} | {"unasked": "hunter2-c4nary"},
            "errors": {i: errors[i] for i in request["ids"] if i in errors}}, sys.stdout)
 `
 

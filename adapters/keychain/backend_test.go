@@ -19,7 +19,7 @@ import (
 )
 
 // canary is in every secret of these tests, and in nothing else.
-const canary = "canary-4b1d"
+const canary = "c4nary-4b1d"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {

@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // canary is in every secret of these tests, and in no error.
-const canary = "c4n4ry"
+const canary = "c4nary"
 
 // host gives a Host whose environment is env alone, with a home of its own.
 func host(t *testing.T, env map[string]string) backend.Host {

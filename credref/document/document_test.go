@@ -282,7 +282,7 @@ func TestOptions(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	t.Parallel()
-	const canary = "hunter2"
+	const canary = "c4narys"
 	providers := []string{"app", "desk"}
 	for _, tt := range []struct {
 		name   string
@@ -290,10 +290,10 @@ func TestParseErrors(t *testing.T) {
 		in     string
 		want   []string // one for each error, in order
 	}{
-		{"unknown provider", document.YAML, "a: 1\nb: {provider: appp, id: hunter2}\n", []string{`f:2:4: b: unknown provider; did you mean "app"?`}},
-		{"unknown provider, short", document.YAML, "b: cred://zzzzzzz/hunter2\n", []string{`f:1:4: b: unknown provider; known providers: app, desk`}},
-		{"provider that cannot be one", document.YAML, "b: {provider: 'Hunter2 hunter2', id: x}\n", []string{"f:1:4: b: unknown provider"}},
-		{"all at once", document.YAML, "a: cred://app/%hunter2\nb: {provider: app, id: 5}\nc: {provider: app, id: x, version: 1.5, field: 3, optional: hunter2, default: [x], fallback: y}\n", []string{
+		{"unknown provider", document.YAML, "a: 1\nb: {provider: appp, id: c4narys}\n", []string{`f:2:4: b: unknown provider; did you mean "app"?`}},
+		{"unknown provider, short", document.YAML, "b: cred://zzzzzzz/c4narys\n", []string{`f:1:4: b: unknown provider; known providers: app, desk`}},
+		{"provider that cannot be one", document.YAML, "b: {provider: 'Hunter2 c4narys', id: x}\n", []string{"f:1:4: b: unknown provider"}},
+		{"all at once", document.YAML, "a: cred://app/%zc4narys\nb: {provider: app, id: 5}\nc: {provider: app, id: x, version: 1.5, field: 3, optional: c4narys, default: [x], fallback: y}\n", []string{
 			"f:1:4: a: malformed credential reference: the id has a % that",
 			"f:2:24: b.id: the id must be a string",
 			"f:3:36: c.version: the version must be",
@@ -301,33 +301,33 @@ func TestParseErrors(t *testing.T) {
 			"f:3:61: c.optional: optional must be true or false",
 			"f:3:79: c.default: the default must be",
 		}},
-		{"fallback of a wrong kind", document.YAML, "c: {provider: app, id: x, fallback: [cred://app/y, hunter2]}\n", []string{"f:1:37: c.fallback: fallback must be"}},
+		{"fallback of a wrong kind", document.YAML, "c: {provider: app, id: x, fallback: [cred://app/y, c4narys]}\n", []string{"f:1:37: c.fallback: fallback must be"}},
 		{"empty fallback", document.YAML, "c: {provider: app, id: x, fallback: []}\n", []string{"f:1:37: c.fallback: fallback must be"}},
 		{"fallback with a fallback", document.YAML, "c: {provider: app, id: x, fallback: {provider: app, id: y, optional: true}}\n", []string{"f:1:37: c.fallback: a fallback has no optional"}},
 		{"default that is a ref", document.YAML, "c: {provider: app, id: x, default: cred://app/y}\n", []string{"f:1:36: c.default: the default must be"}},
 		{"empty version", document.JSON, `{"provider": "app", "id": "x", "version": ""}`, []string{"f:1:43: version: the version must be"}},
-		{"duplicate key", document.YAML, "a: 1\n\"a\": hunter2\n", []string{"f:2:1: a: the key is there twice"}},
+		{"duplicate key", document.YAML, "a: 1\n\"a\": c4narys\n", []string{"f:2:1: a: the key is there twice"}},
 		{"duplicate key in JSON", document.JSON, "{\"a\": 1,\n \"\\u0061\": 2}", []string{"f:2:2: a: the key is there twice"}},
 		{"duplicate key in TOML", document.TOML, "[t]\na = 1\na = 2\n", []string{"f:3:1: t.a: the key is there twice"}},
 		{"duplicate key in an inline table", document.TOML, "t = {a = 1, a = 2}\n", []string{"f:1:13: t.a: the key is there twice"}},
 		{"duplicate table", document.TOML, "[t]\n[t]\n", []string{"f:2:2: t: the table is there twice"}},
-		{"duplicate variable", document.Env, "A=1\nA=hunter2\n", []string{"f:2:1: A: the variable is set twice"}},
-		{"TOML table", document.TOML, "[db.password]\nprovider = 'app'\nid = 'hunter2'\n", []string{"f:1:2: db.password: a ref in TOML must be an inline table"}},
-		{"TOML dotted keys", document.TOML, "db.password.provider = 'app'\ndb.password.id = 'hunter2'\n", []string{"f:1:1: db.password: a ref in TOML must be an inline table"}},
-		{"TOML array of tables", document.TOML, "[[t]]\nprovider = 'app'\nid = 'hunter2'\n", []string{"f:1:3: t[0]: a ref in TOML must be an inline table"}},
-		{"TOML syntax", document.TOML, "a = 1\nb = hunter2\n", []string{"f:2:5: not valid TOML"}},
-		{"JSON syntax", document.JSON, "{\"a\": hunter2}", []string{"f:1:7: a value is expected"}},
+		{"duplicate variable", document.Env, "A=1\nA=c4narys\n", []string{"f:2:1: A: the variable is set twice"}},
+		{"TOML table", document.TOML, "[db.password]\nprovider = 'app'\nid = 'c4narys'\n", []string{"f:1:2: db.password: a ref in TOML must be an inline table"}},
+		{"TOML dotted keys", document.TOML, "db.password.provider = 'app'\ndb.password.id = 'c4narys'\n", []string{"f:1:1: db.password: a ref in TOML must be an inline table"}},
+		{"TOML array of tables", document.TOML, "[[t]]\nprovider = 'app'\nid = 'c4narys'\n", []string{"f:1:3: t[0]: a ref in TOML must be an inline table"}},
+		{"TOML syntax", document.TOML, "a = 1\nb = c4narys\n", []string{"f:2:5: not valid TOML"}},
+		{"JSON syntax", document.JSON, "{\"a\": c4narys}", []string{"f:1:7: a value is expected"}},
 		{"JSON with single quotes", document.JSON, "{'a': 1}", []string{"f:1:2: a key in double quotes"}},
-		{"JSON cut off", document.JSON, "{\"a\": [1, \"hunter2\"", []string{"f:1:7: a { or [ without its end"}},
-		{"YAML tab", document.YAML, "a:\n\tb: hunter2\n", []string{"f:2:2: a tab in the indentation"}},
-		{"YAML indentation", document.YAML, "a:\n    b: 1\n  hunter2: 2\n", []string{"f:3:3: the indentation fits no line before"}},
-		{"YAML unknown alias", document.YAML, "a: *hunter2\n", []string{"f:1:4: an alias without its anchor"}},
-		{"YAML alias into a ref", document.YAML, "a: {provider: app, id: &i hunter2}\nb: *i\n", []string{"f:2:4: b: the alias names a part of a ref"}},
+		{"JSON cut off", document.JSON, "{\"a\": [1, \"c4narys\"", []string{"f:1:7: a { or [ without its end"}},
+		{"YAML tab", document.YAML, "a:\n\tb: c4narys\n", []string{"f:2:2: a tab in the indentation"}},
+		{"YAML indentation", document.YAML, "a:\n    b: 1\n  c4narys: 2\n", []string{"f:3:3: the indentation fits no line before"}},
+		{"YAML unknown alias", document.YAML, "a: *c4narys\n", []string{"f:1:4: an alias without its anchor"}},
+		{"YAML alias into a ref", document.YAML, "a: {provider: app, id: &i c4narys}\nb: *i\n", []string{"f:2:4: b: the alias names a part of a ref"}},
 		{"YAML merge of a ref", document.YAML, "a: &a {provider: app, id: x}\nb: {<<: *a, field: y}\nc:\n  <<: [*a]\n", []string{"f:2:9: b[\"<<\"]: << merges a ref", "f:4:8: c[\"<<\"][0]: << merges a ref"}},
-		{"env without =", document.Env, "A=1\nhunter2 x\n", []string{"f:2:9: = is expected"}},
-		{"env with text after quotes", document.Env, "A='x' hunter2\n", []string{"f:1:7: something follows"}},
-		{"env with an open quote", document.Env, "A='hunter2\n", []string{"f:1:3: a quote without its end"}},
-		{"not UTF-8", document.YAML, "a: 1\nb: hunter2\xff\n", []string{"f:2:11: the document is not UTF-8"}},
+		{"env without =", document.Env, "A=1\nc4narys x\n", []string{"f:2:9: = is expected"}},
+		{"env with text after quotes", document.Env, "A='x' c4narys\n", []string{"f:1:7: something follows"}},
+		{"env with an open quote", document.Env, "A='c4narys\n", []string{"f:1:3: a quote without its end"}},
+		{"not UTF-8", document.YAML, "a: 1\nb: c4narys\xff\n", []string{"f:2:11: the document is not UTF-8"}},
 		{"unknown format", "xml", "<a/>", []string{`f: unknown format "xml"`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -374,15 +374,15 @@ func TestRenderErrors(t *testing.T) {
 		err    error
 		code   backend.Code
 	}{
-		{"binary", document.YAML, "a: cred://p/x\n", document.Replacement{Secret: backend.NewSecret([]byte("hunter2\xff"))}, nil, backend.CodeUnsupported},
-		{"NUL in env", document.Env, "a=cred://p/x\n", document.Replacement{Secret: backend.NewSecretString("hunter2\x00")}, nil, backend.CodeUnsupported},
-		{"CR in env", document.Env, "a=cred://p/x\n", document.Replacement{Secret: backend.NewSecretString("hunter2\r\n")}, nil, backend.CodeUnsupported},
-		{"backslash in env", document.Env, "a=cred://p/x\n", document.Replacement{Secret: backend.NewSecretString(`hunter2\`)}, nil, backend.CodeUnsupported},
+		{"binary", document.YAML, "a: cred://p/x\n", document.Replacement{Secret: backend.NewSecret([]byte("c4narys\xff"))}, nil, backend.CodeUnsupported},
+		{"NUL in env", document.Env, "a=cred://p/x\n", document.Replacement{Secret: backend.NewSecretString("c4narys\x00")}, nil, backend.CodeUnsupported},
+		{"CR in env", document.Env, "a=cred://p/x\n", document.Replacement{Secret: backend.NewSecretString("c4narys\r\n")}, nil, backend.CodeUnsupported},
+		{"backslash in env", document.Env, "a=cred://p/x\n", document.Replacement{Secret: backend.NewSecretString(`c4narys\`)}, nil, backend.CodeUnsupported},
 		{"null in TOML", document.TOML, "a='cred://p/x'\n", document.Replacement{Secret: backend.NewJSONSecret([]byte("[null]"))}, nil, backend.CodeUnsupported},
 		{"big number in TOML", document.TOML, "a='cred://p/x'\n", document.Replacement{Secret: backend.NewJSONSecret([]byte("9223372036854775808"))}, nil, backend.CodeUnsupported},
-		{"duplicate member", document.YAML, "a: cred://p/x\n", document.Replacement{Secret: backend.NewJSONSecret([]byte(`{"hunter2":1,"hunter2":2}`))}, nil, backend.CodeUnsupported},
+		{"duplicate member", document.YAML, "a: cred://p/x\n", document.Replacement{Secret: backend.NewJSONSecret([]byte(`{"c4narys":1,"c4narys":2}`))}, nil, backend.CodeUnsupported},
 		{"no value", document.YAML, "a: cred://p/x\n", document.Replacement{}, nil, backend.CodeInternal},
-		{"not JSON", document.JSON, `["cred://p/x"]`, document.Replacement{Secret: backend.NewJSONSecret([]byte("hunter2"))}, nil, backend.CodeInternal},
+		{"not JSON", document.JSON, `["cred://p/x"]`, document.Replacement{Secret: backend.NewJSONSecret([]byte("c4narys"))}, nil, backend.CodeInternal},
 		{"removal of what is not optional", document.YAML, "a: cred://p/x\n", document.Replacement{Remove: true}, nil, backend.CodeUsage},
 		{"removal of what an alias names", document.YAML, "a: &n {provider: p, id: x, optional: true}\nb: *n\n", document.Replacement{Remove: true}, nil, backend.CodeUnsupported},
 		{"error of the caller", document.YAML, "a: cred://p/x\n", document.Replacement{}, backend.ErrNotFound, backend.CodeNotFound},
@@ -397,7 +397,7 @@ func TestRenderErrors(t *testing.T) {
 			if out != nil || backend.CodeOf(err) != tt.code {
 				t.Errorf("got %v, want code %s", err, tt.code)
 			}
-			if err != nil && (!strings.HasPrefix(err.Error(), "f:1:") || strings.Contains(err.Error(), "hunter2")) {
+			if err != nil && (!strings.HasPrefix(err.Error(), "f:1:") || strings.Contains(err.Error(), "c4narys")) {
 				t.Errorf("the error does not name the place, or shows the value: %v", err)
 			}
 			if tt.err != nil && !errors.Is(err, tt.err) {
@@ -511,13 +511,13 @@ func TestEnv(t *testing.T) {
 		{"JSON", document.JSON, `{"A": "x", "B": 1.50, "C": "cred://p/x"}`, "A=x|B=1.50|C=@C"},
 		{"TOML", document.TOML, "A = 'x'\nB = 1\nC = {provider = 'p', id = 'x'}\n", "A=x|B=1|C=@C"},
 		{"empty", document.YAML, "", ""},
-		{"nested", document.YAML, "A: {b: hunter2}\n", "error: f:1:4: A: an environment variable must be a scalar"},
-		{"nested TOML", document.TOML, "[a]\nb = 'hunter2'\n", "error: f:2:5: a.b: an environment variable must be a scalar"},
-		{"list", document.JSON, `["hunter2"]`, "error: f: variables come from one map"},
+		{"nested", document.YAML, "A: {b: c4narys}\n", "error: f:1:4: A: an environment variable must be a scalar"},
+		{"nested TOML", document.TOML, "[a]\nb = 'c4narys'\n", "error: f:2:5: a.b: an environment variable must be a scalar"},
+		{"list", document.JSON, `["c4narys"]`, "error: f: variables come from one map"},
 		{"whole ref", document.JSON, `{"provider": "p", "id": "x"}`, "error: f: variables come from one map"},
 		{"two documents", document.YAML, "A: 1\n---\nB: 1\n", "error: f: variables come from one map"},
-		{"wrong name", document.JSON, `{"A=B": "hunter2"}`, `error: f:1:9: ["A=B"]: the key cannot name`},
-		{"NUL", document.JSON, `{"A": "hunter2\u0000"}`, "error: f:1:7: A: an environment variable cannot hold a NUL"},
+		{"wrong name", document.JSON, `{"A=B": "c4narys"}`, `error: f:1:9: ["A=B"]: the key cannot name`},
+		{"NUL", document.JSON, `{"A": "c4narys\u0000"}`, "error: f:1:7: A: an environment variable cannot hold a NUL"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -540,7 +540,7 @@ func TestEnv(t *testing.T) {
 			if err != nil {
 				text = "error: " + err.Error()
 			}
-			if text != tt.want && !(err != nil && strings.HasPrefix(tt.want, "error: ") && strings.HasPrefix(text, tt.want) && !strings.Contains(text, "hunter2")) {
+			if text != tt.want && !(err != nil && strings.HasPrefix(tt.want, "error: ") && strings.HasPrefix(text, tt.want) && !strings.Contains(text, "c4narys")) {
 				t.Errorf("got  %s\nwant %s", text, tt.want)
 			}
 		})
@@ -566,11 +566,11 @@ func TestFormatOf(t *testing.T) {
 
 func TestSiteHoldsNoSecretInPrint(t *testing.T) {
 	t.Parallel()
-	d, err := document.Parse("f", []byte("a: {provider: p, id: x, default: hunter2}\n"), document.YAML, document.Options{})
+	d, err := document.Parse("f", []byte("a: {provider: p, id: x, default: c4narys}\n"), document.YAML, document.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := fmt.Sprintf("%v %+v %#v", *d.Refs()[0], *d.Refs()[0], *d.Refs()[0]); strings.Contains(s, "hunter2") {
+	if s := fmt.Sprintf("%v %+v %#v", *d.Refs()[0], *d.Refs()[0], *d.Refs()[0]); strings.Contains(s, "c4narys") {
 		t.Errorf("a Site prints its default: %s", s)
 	}
 	if got := (credref.Ref{Provider: "p", ID: "x"}); d.Refs()[0].Ref != got {

@@ -13,7 +13,7 @@ import (
 	"github.com/credresolve/credresolve/internal/execproto"
 )
 
-const canary = "hunter2-canary"
+const canary = "hunter2-c4nary"
 
 var dialect = execproto.Dialect{Codes: []string{"NOT_FOUND", "UNAVAILABLE"}}
 

@@ -15,7 +15,7 @@ import (
 	"github.com/credresolve/credresolve/internal/neterr"
 )
 
-const canary = "s3cr3t-canary"
+const canary = "s3cr3t-c4nary"
 
 func get(t *testing.T, client *http.Client, url string) error {
 	t.Helper()

@@ -20,7 +20,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-const canary = "hunter2-canary"
+const canary = "hunter2-c4nary"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const canary = "hunter2-canary"
+const canary = "hunter2-c4nary"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
