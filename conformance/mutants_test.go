@@ -647,8 +647,13 @@ var mutants = map[string]mutant{
 			return check(ctx, req)
 		}
 	}),
-	"probe/ok":    probing(func(error) error { return backend.Errorf(backend.CodeUnavailable, "not now") }),
-	"probe/fails": probing(func(error) error { return nil }),
+	"probe/ok": probing(func(error) error { return backend.Errorf(backend.CodeUnavailable, "not now") }),
+	"probe/fails": probing(func(err error) error {
+		if err == error(errClosed) {
+			return err
+		}
+		return nil
+	}),
 	"probe/reads-nothing": wrong(func(_ *testing.T, r *reference) {
 		probe := r.probe
 		r.probe = func(ctx context.Context) error {

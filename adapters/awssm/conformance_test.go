@@ -1,8 +1,11 @@
 package awssm_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"github.com/credresolve/credresolve/internal/mototest"
 )
 
+// Not parallel: the environment belongs to the whole process.
 func TestConformance(t *testing.T) {
 	p := mototest.New(t)
 	client := direct(p)
@@ -42,15 +46,25 @@ func TestConformance(t *testing.T) {
 	remove := func(t conformance.T, id string) {
 		_, _ = client.DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: &id, ForceDeleteWithoutRecovery: aws.Bool(true)})
 	}
+	open := func(t conformance.T, dial *conformance.Dialer, scheme string) backend.Backend {
+		c := basic(p)
+		c.Endpoint = scheme + dial.Through(strings.TrimPrefix(p.URL, "http://"))
+		b, err := awssm.New(c, backend.Host{})
+		if err != nil {
+			t.Fatalf("opening: %v", err)
+		}
+		return b
+	}
 	conformancetest.Run(t, "awssm", conformance.Harness{
-		Open: func(t conformance.T, dial *conformance.Dialer) backend.Backend {
-			c := basic(p)
-			c.Endpoint = "http://" + dial.Through(strings.TrimPrefix(p.URL, "http://"))
-			b, err := awssm.New(c, backend.Host{})
-			if err != nil {
-				t.Fatalf("opening: %v", err)
+		Open: func(t conformance.T, dial *conformance.Dialer) backend.Backend { return open(t, dial, "http://") },
+		OpenTLS: func(t conformance.T, dial *conformance.Dialer) backend.Backend {
+			// The SDK reads the variable at the login, which is after this.
+			bundle := filepath.Join(t.TempDir(), "ca.pem")
+			if err := errors.Join(os.WriteFile(bundle, dial.RootsPEM(), 0o600), os.Setenv("AWS_CA_BUNDLE", bundle)); err != nil {
+				t.Fatalf("trusting the suite's authority: %v", err)
 			}
-			return b
+			t.Cleanup(func() { _ = os.Unsetenv("AWS_CA_BUNDLE") })
+			return open(t, dial, "https://")
 		},
 		Put: func(t conformance.T, id string, v backend.Value) {
 			remove(t, id)

@@ -154,6 +154,10 @@ func (s *store) fault(t conformance.T, f conformance.Fault) func() {
 			_, _ = io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
 		})
+	case conformance.FaultSkew:
+		return s.proxy.Fail("/v1/", -1, func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+			server.ServeHTTP(skewed{w}, r)
+		})
 	case conformance.FaultExpire:
 		if err := s.root.Sys().RevokePrefixWithContext(t.Context(), s.db+"/creds"); err != nil {
 			t.Fatalf("ending the leases failed")
@@ -161,6 +165,14 @@ func (s *store) fault(t conformance.T, f conformance.Fault) func() {
 		return func() {}
 	}
 	return nil
+}
+
+// skewed is a response of a server whose clock is an hour ahead.
+type skewed struct{ http.ResponseWriter }
+
+func (w skewed) WriteHeader(status int) {
+	w.Header().Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // The suites run one by one: they look at what the whole process leaves behind.
