@@ -613,7 +613,7 @@ var mutants = map[string]mutant{
 		return l, err
 	}),
 	"lease/revoke": wrong(func(_ *testing.T, r *reference) {
-		r.revoke = func(context.Context, backend.Request, *backend.Credential) error { return nil }
+		r.revoke = func(context.Context, backend.Request, *backend.Credential) error { return r.ended() }
 	}),
 	"lease/revoke-twice": wrong(func(_ *testing.T, r *reference) {
 		var gone sync.Map
@@ -718,7 +718,7 @@ var mutants = map[string]mutant{
 	"write/no-condition": conditioned(func(_ *reference, _ *backend.Request, c *backend.Condition) { *c = backend.Condition{} }).on(plain),
 	"write/pinned":       conditioned(func(_ *reference, req *backend.Request, _ *backend.Condition) { req.Version = "" }),
 	"write/delete": wrong(func(_ *testing.T, r *reference) {
-		r.del = func(context.Context, backend.Request, backend.Condition) error { return nil }
+		r.del = func(context.Context, backend.Request, backend.Condition) error { return r.ended() }
 	}),
 	"write/delete-twice": wrong(func(_ *testing.T, r *reference) {
 		del := r.del

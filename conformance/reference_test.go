@@ -128,8 +128,8 @@ func (r *reference) doCall(ctx context.Context, a ask) ([]answer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if r.ctx.Err() != nil {
-		return nil, errClosed
+	if err := r.ended(); err != nil {
+		return nil, err
 	}
 	call, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -166,6 +166,14 @@ func (r *reference) doCall(ctx context.Context, a ask) ([]answer, error) {
 		return nil, r.failed(ctx, err)
 	}
 	return answers, nil
+}
+
+// ended is the error of a call after Close.
+func (r *reference) ended() error {
+	if r.ctx.Err() != nil {
+		return errClosed
+	}
+	return nil
 }
 
 // failed is the error of a call that the network, ctx or Close ended.
