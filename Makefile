@@ -26,5 +26,5 @@ lint: ## gofmt, go vet, staticcheck, go.mod, cross-compilation
 bench: ## the table of ratios, each with its limit
 	scripts/bench.sh
 
-generate: ## what is made from the sources: the JSON Schema
+generate: ## what is made from the sources: the JSON Schema, the table of capabilities
 	go generate ./...
