@@ -1,0 +1,5 @@
+//go:build race
+
+package execs
+
+const raceDetector = true
