@@ -38,8 +38,10 @@ type Backend struct {
 	mu       sync.Mutex    // guards what follows
 	chosen   store
 	why      string
-	key      []byte // of the digests that are the versions; nil until it is needed
-	closed   bool
+	// passedOver says of each store that comes before the chosen one why it does not work.
+	passedOver []string
+	key        []byte // of the digests that are the versions; nil until it is needed
+	closed     bool
 }
 
 // store is one of the ways to keep secrets. Its methods return soon after ctx is done, with ctx's error or one of package
@@ -103,6 +105,11 @@ func (b *Backend) Describe() backend.Description {
 		names := make([]string, len(b.candidates))
 		for i, s := range b.candidates {
 			names[i] = s.name()
+			if system, ok := s.(*system); ok {
+				if err := system.missing(); err != nil { // a build without cgo on macOS
+					names[i] += " (" + reason(err) + ")"
+				}
+			}
 		}
 		return backend.Description{Detail: "auto: chosen at first use, the first that works of " + strings.Join(names, ", "), Fields: true}
 	case s == nil:
@@ -115,6 +122,9 @@ func (b *Backend) Describe() backend.Description {
 		why = "chosen as " + b.why
 	}
 	d.Detail = s.name() + ", " + why + ": " + d.Detail
+	if len(b.passedOver) > 0 {
+		d.Detail += "; passed over: " + strings.Join(b.passedOver, "; ")
+	}
 	return d
 }
 
@@ -135,7 +145,7 @@ func (b *Backend) store(ctx context.Context) (store, error) {
 	if s, err := b.current(); s != nil || err != nil {
 		return s, err
 	}
-	s, why, err := b.choose(ctx)
+	s, why, failed, err := b.choose(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +154,7 @@ func (b *Backend) store(ctx context.Context) (store, error) {
 	if b.closed {
 		return nil, errClosed
 	}
-	b.chosen, b.why = s, why
+	b.chosen, b.why, b.passedOver = s, why, failed
 	return s, nil
 }
 
@@ -157,23 +167,23 @@ func (b *Backend) current() (store, error) {
 	return b.chosen, nil
 }
 
-func (b *Backend) choose(ctx context.Context) (store, string, error) {
+// choose gives the store, why it is the one, and why those that come before it are not.
+func (b *Backend) choose(ctx context.Context) (chosen store, why string, failed []string, err error) {
 	if b.config.Backend != auto {
-		return b.candidates[0], "", nil
+		return b.candidates[0], "", nil, nil
 	}
-	var failed []string
 	for _, s := range b.candidates {
 		why, err := s.works(ctx)
 		switch {
 		case err == nil:
-			return s, why, nil
+			return s, why, failed, nil
 		case ctx.Err() != nil:
 			// A store that does not answer is not passed over: what is written would go where nobody looks for it later.
-			return nil, "", ctx.Err()
+			return nil, "", nil, ctx.Err()
 		}
 		failed = append(failed, s.name()+": "+reason(err))
 	}
-	return nil, "", &backend.Error{
+	return nil, "", nil, &backend.Error{
 		Code: backend.CodeUnavailable, Reason: "no keychain works here: " + strings.Join(failed, "; "),
 		Remedy: "start one of them, or set backend: file with path and password",
 	}

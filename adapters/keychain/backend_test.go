@@ -322,6 +322,8 @@ func TestAuto(t *testing.T) {
 	}
 	if d := b.Describe(); !strings.HasPrefix(d.Detail, "file, chosen as ") || !strings.Contains(d.Detail, filepath.Join(dir, "secrets")) {
 		t.Errorf("after the first use: %q", d.Detail)
+	} else if _, over, _ := strings.Cut(d.Detail, "; passed over: "); !strings.Contains(over, ": ") || !strings.Contains(over, "pass: the program pass") {
+		t.Errorf("%q does not say why the others were passed over", d.Detail)
 	}
 
 	none := open(t, Config{}, backend.Host{LookupEnv: lookup(map[string]string{"HOME": dir, "XDG_RUNTIME_DIR": dir, "PATH": dir})})

@@ -172,7 +172,7 @@ func TestKWallet(t *testing.T) {
 			if err := auto.Probe(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if d := auto.Describe(); d.Detail != "kwallet, chosen as org.kde.kwalletd"+frameworks+" answers on the session bus: folder app of wallet kdewallet, or the one named for network passwords" {
+			if d := auto.Describe(); d.Detail != "kwallet, chosen as org.kde.kwalletd"+frameworks+" answers on the session bus: folder app of wallet kdewallet, or the one named for network passwords; passed over: secret-service: no such service runs on the session bus" {
 				t.Errorf("%q", d.Detail)
 			}
 		})

@@ -23,6 +23,11 @@ func TestForeignSystem(t *testing.T) {
 		if d := b.Describe(); !strings.Contains(d.Detail, runtime.GOOS) && !strings.Contains(d.Detail, "cgo") {
 			t.Errorf("%s: %q", name, d.Detail)
 		}
+		// The same where the choice is open: it is said before anything is chosen.
+		a := &Backend{config: Config{Backend: auto}, candidates: []store{s}}
+		if d := a.Describe(); !strings.Contains(d.Detail, name+" ("+reason(s.missing())+")") {
+			t.Errorf("%s among others: %q", name, d.Detail)
+		}
 	}
 }
 
