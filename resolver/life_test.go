@@ -501,8 +501,13 @@ func TestRevoke(t *testing.T) {
 		defer h.Close()
 		v, err := h.Get(t.Context())
 		want(t, v, err, "user-1")
+		events := r.Watch(t.Context(), ref("k"))
+		first := <-events
 		if err := r.Revoke(t.Context(), ref("k")); err != nil || l.revoked.Load() != 1 {
 			t.Fatalf("%v, %d revoked", err, l.revoked.Load())
+		}
+		if ev := <-events; first.Kind != EventResolved || ev.Kind != EventRevoked || ev.Ref != ref("k") || ev.Err != nil {
+			t.Errorf("watched %+v, then %+v", first, ev)
 		}
 		v, err = h.Get(t.Context())
 		want(t, v, err, "user-2")
@@ -633,6 +638,19 @@ func TestWatch(t *testing.T) {
 			}
 		}
 		if last.Kind != EventStale {
+			t.Errorf("got %+v", last)
+		}
+		s.failWith(backend.CodeDenied)
+		time.Sleep(61 * time.Second)
+		_, _ = r.Resolve(t.Context(), ref("k"))
+		for range 3 {
+			synctest.Wait()
+			select {
+			case last = <-events:
+			default:
+			}
+		}
+		if last.Kind != EventFailed || last.Ref != watched || !errors.Is(last.Err, backend.ErrDenied) || last.Revision != "" {
 			t.Errorf("got %+v", last)
 		}
 		r.Close()
