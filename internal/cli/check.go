@@ -11,7 +11,7 @@ import (
 	"github.com/credresolve/credresolve/credref/document"
 )
 
-// checked is the answer of check for one ref, or for a document that cannot be read.
+// checked is the answer of check for one ref, or for one thing that is wrong with a document.
 type checked struct {
 	File   string       `json:"file"`
 	Line   int          `json:"line,omitempty"`
@@ -68,10 +68,9 @@ that was not found.`,
 			var errs []error
 			next := 0
 			for i, path := range args {
-				if err := broken[path]; err != nil {
+				for _, err := range apart(broken[path]) {
 					answers = append(answers, checked{File: path, Status: howFailed, Error: newFailure(err)})
 					errs = append(errs, err)
-					continue
 				}
 				for _, site := range docs[i] {
 					o := outcomes[next]
@@ -103,6 +102,17 @@ that was not found.`,
 	doc.add(cmd)
 	output = outputFlag(cmd)
 	return cmd
+}
+
+// apart gives the errors that err joins, or err alone; none for nil.
+func apart(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 func checkTable(answers []checked) []byte {
