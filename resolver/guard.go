@@ -109,20 +109,25 @@ var errNotCalled = errors.New("not called")
 func held(code backend.Code, reason string, failures int, wait time.Duration) error {
 	e := &backend.Error{Code: backend.CodeUnavailable, RetryAfter: wait}
 	in := max(wait.Round(time.Second), time.Second)
-	last := ""
-	if reason != "" {
-		last = ", at last: " + reason
+	last := fmt.Sprintf(" %d times in a row", failures)
+	switch {
+	case failures <= 1 && reason == "":
+		last = ""
+	case failures <= 1:
+		last = ": " + reason
+	case reason != "":
+		last += ", at last: " + reason
 	}
 	switch code {
 	case backend.CodeAuthRequired:
 		e.Code = code
-		e.Reason = fmt.Sprintf("the store refused the provider's login %d times in a row", failures) + last
+		e.Reason = "the store refused the provider's login" + last
 		e.Remedy = fmt.Sprintf("check its credentials; the next try is in %s", in)
 	case backend.CodeThrottled:
 		e.Code = code
 		e.Reason = fmt.Sprintf("the store asked to be left alone; the next try is in %s", in)
 	default:
-		e.Reason = fmt.Sprintf("the store failed %d times in a row%s; the next try is in %s", failures, last, in)
+		e.Reason = fmt.Sprintf("the store failed%s; the next try is in %s", last, in)
 	}
 	return e
 }

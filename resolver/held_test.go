@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
@@ -45,6 +46,33 @@ func TestTheReasonOutlivesTheCallsThatAreNotMade(t *testing.T) {
 			}
 			if err := r.Close(); err != nil {
 				t.Error(err)
+			}
+		}
+	})
+}
+
+// asking is a store that fails once and asks to be left alone.
+type asking struct{}
+
+func (asking) Get(context.Context, backend.Request) (*backend.Credential, error) {
+	e := backend.Errorf(backend.CodeUnavailable, "vault.example:8200: the server is sealed")
+	e.RetryAfter = 20 * time.Second
+	return nil, e
+}
+
+// One failure is not told as a row of them.
+func TestOneFailureIsNoRow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, err := resolver.New(resolver.Config{Providers: map[string]resolver.Provider{"app": {Backend: asking{}, Retries: -1}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Close() }()
+		for _, want := range []string{"app/x: vault.example:8200: the server is sealed", "the store failed: vault.example:8200: the server is sealed; the next try is in 20s"} {
+			_, err = r.Resolve(t.Context(), credref.Ref{Provider: "app", ID: "x"})
+			if err == nil || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%v does not end with %q", err, want)
 			}
 		}
 	})
