@@ -184,6 +184,8 @@ func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, err
 			fail(s, backend.Errorf(backend.CodeUsage, "the ref is not optional and cannot be removed"))
 		case r.Remove && s.aliased:
 			fail(s, backend.Errorf(backend.CodeUnsupported, "the optional ref has no value and cannot be removed, since an alias names its anchor"))
+		case r.Remove && s.table != nil:
+			e.replaceTable(s, nil)
 		case r.Remove && s.entry == nil:
 			e.replace(s, []byte("null"), true)
 		case r.Remove:
@@ -192,6 +194,10 @@ func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, err
 			text, err := q.quote(r.Secret)
 			if err != nil {
 				fail(s, err)
+				continue
+			}
+			if s.table != nil {
+				e.replaceTable(s, text)
 				continue
 			}
 			e.replace(s, text, r.Secret.IsJSON())

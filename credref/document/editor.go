@@ -11,6 +11,20 @@ type editor struct {
 	yaml   bool
 	edits  []edit
 	blocks [][]byte // of which room gives parts
+
+	inserts []edit              // new lines: they go before what else begins at the same place
+	lists   map[*place][][]byte // values of the arrays of tables under way
+}
+
+// place is where the value goes of a ref that is a TOML table, or the values of an array of such tables.
+type place struct {
+	span                 // replaced; empty for a new line
+	before, after string // around the value
+	gone          string // what stands in the span when the ref is removed
+	keep          bool   // whether the lines of the span stay when the ref is removed
+	lines         []span // the other lines of the ref, which go
+	list          bool   // the values become an array
+	last          int    // of a list: where its last ref begins
 }
 
 // edit puts text, which may hold a secret, in the place of a span, after a space if it must be set apart.
@@ -70,6 +84,59 @@ func (e *editor) joins(indicator, value int) bool {
 	}
 	between := e.text[indicator:value]
 	return strings.ContainsAny(between, "\n\r") && strings.Trim(between, " \t\r\n") == ""
+}
+
+// replaceTable writes the value of a ref that is a TOML table as one of its parent's; nil removes it. The values of an
+// array of tables come together with its last one.
+func (e *editor) replaceTable(s *Site, value []byte) {
+	p := s.table
+	var values [][]byte
+	if value != nil {
+		values = append(values, value)
+	}
+	if p.list {
+		if e.lists == nil {
+			e.lists = map[*place][][]byte{}
+		}
+		values = append(e.lists[p], values...)
+		e.lists[p] = values
+		if s.value.start != p.last {
+			return
+		}
+		delete(e.lists, p)
+	}
+	for _, one := range p.lines {
+		e.deleteLines(one.start, one.end)
+	}
+	switch {
+	case len(values) > 0 || p.list:
+	case p.keep:
+		e.edits = append(e.edits, edit{span: p.span, text: []byte(p.gone)})
+		return
+	case p.start < p.end:
+		e.deleteLines(p.start, p.end)
+		return
+	default:
+		return
+	}
+	size := len(p.before) + len(p.after)
+	for _, one := range values {
+		size += len(one) + len(", ")
+	}
+	text := append(e.room(size), p.before...)
+	for i, one := range values {
+		if i > 0 {
+			text = append(text, ", "...)
+		}
+		text = append(text, one...)
+		clear(one)
+	}
+	one := edit{span: p.span, text: append(text, p.after...)}
+	if p.start < p.end {
+		e.edits = append(e.edits, one)
+	} else {
+		e.inserts = append(e.inserts, one)
+	}
 }
 
 // remove takes out the keys or items of sites, which are in the order of the document.
@@ -245,6 +312,9 @@ func (e *editor) lineEnd(i int) int {
 
 // apply gives the new text in memory of just its size, so that no copy of a secret stays behind.
 func (e *editor) apply() []byte {
+	if len(e.inserts) > 0 {
+		e.edits, e.inserts = append(e.inserts, e.edits...), nil
+	}
 	inOrder := func(a, b edit) int { return a.start - b.start }
 	if !slices.IsSortedFunc(e.edits, inOrder) {
 		slices.SortStableFunc(e.edits, inOrder)
@@ -272,6 +342,14 @@ func (e *editor) apply() []byte {
 func (e *editor) wipe() {
 	for _, one := range e.edits {
 		clear(one.text)
+	}
+	for _, one := range e.inserts {
+		clear(one.text)
+	}
+	for _, values := range e.lists {
+		for _, one := range values {
+			clear(one)
+		}
 	}
 	for _, block := range e.blocks {
 		clear(block[:cap(block)])

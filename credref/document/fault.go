@@ -89,6 +89,13 @@ func (f *faults) add(one fault) {
 	f.list = append(f.list, one)
 }
 
+func (f *faults) addAll(others faults) {
+	for _, one := range others.list {
+		f.add(one)
+	}
+	f.more += others.more
+}
+
 func (f *faults) len() int { return len(f.list) + f.more }
 
 // err joins the faults in the order of the document; nil when there are none.

@@ -128,6 +128,8 @@ func FuzzJSON5(f *testing.F) {
 func FuzzTOML(f *testing.F) {
 	fuzz(f, document.TOML, []string{
 		"a = {provider = 'p', id = \"x\", optional = true}\n[[t]]\nb.c = [ 'cred://p/x', # c\n {provider = 'p', id = 'x', optional = true} ]\n",
+		"# c\n[a.b]\nprovider = 'p'\nid = 'x'\n[a]\nc.provider = 'p'\nc.id = 'y'\n[x]\n[a.'d e'] # c\nprovider = 'p'\nid = 'z'\noptional = true\n",
+		"[x]\n[[a]]\nprovider = 'p'\nid = 'x'\n[[a.fallback]]\nprovider = 'p'\nid = 'y'\n[[a]]\nprovider = 'p'\nid = 'z'\noptional = true",
 		"a = \"\"\"\ncred://p/x\"\"\"\r\nd = 1979-05-27T07:32:00Z\n[x.\"y z\"]\n",
 	})
 }
@@ -169,9 +171,8 @@ func appendInt(b []byte, i int) []byte {
 }
 
 func BenchmarkTenThousandRefs(b *testing.B) {
-	for _, format := range document.Formats() {
-		b.Run(string(format), func(b *testing.B) {
-			src := manyRefs(format, 10_000)
+	run := func(name string, format document.Format, src []byte) {
+		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(src)))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -187,5 +188,20 @@ func BenchmarkTenThousandRefs(b *testing.B) {
 				}
 			}
 		})
+	}
+	for _, format := range document.Formats() {
+		run(string(format), format, manyRefs(format, 10_000))
+	}
+	for _, table := range []struct{ name, lines string }{
+		{"toml tables in their place", "[svc%]\nhost = \"db%.example\"\n[svc%.password]\nprovider = \"app\"\nid = \"kv/app/db%\"\n"},
+		{"toml tables of one parent", "[svc.password%]\nprovider = \"app\"\nid = \"kv/app/db%\"\n[other%]\n"},
+		{"toml array of tables", "[[svc.password]]\nprovider = \"app\"\nid = \"kv/app/db%\"\n[other%]\n"},
+		{"toml dotted keys", "password%.provider = \"app\"\npassword%.id = \"kv/app/db%\"\n"},
+	} {
+		var b strings.Builder
+		for i := range 10_000 {
+			b.WriteString(strings.ReplaceAll(table.lines, "%", string(appendInt(nil, i))))
+		}
+		run(table.name, document.TOML, []byte(b.String()))
 	}
 }

@@ -57,6 +57,13 @@ func TestTextsReadBack(t *testing.T) {
 			return append(v.A, nil)[0], err
 		}},
 		{"JSON", document.JSON, `{"a": "cred://p/x"}`, func(b []byte) (any, error) { v := doc{}; err := json.Unmarshal(b, &v); return v["a"], err }},
+		{"TOML table", document.TOML, "[b]\nc = 1\n[a] # c\nprovider = 'p'\nid = 'x'\n", func(b []byte) (any, error) { v := doc{}; err := toml.Unmarshal(b, &v); return v["a"], err }},
+		{"TOML dotted keys", document.TOML, "a.provider = 'p'\nb = 1\na.id = 'x' # c\n", func(b []byte) (any, error) { v := doc{}; err := toml.Unmarshal(b, &v); return v["a"], err }},
+		{"TOML array of tables", document.TOML, "[[a]]\nprovider = 'p'\nid = 'x'\n[b]\n", func(b []byte) (any, error) {
+			var v struct{ A []any }
+			err := toml.Unmarshal(b, &v)
+			return append(v.A, nil)[0], err
+		}},
 		{"TOML", document.TOML, "a = {provider = 'p', id = 'x'}\nb = 1\n", func(b []byte) (any, error) { v := doc{}; err := toml.Unmarshal(b, &v); return v["a"], err }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -297,4 +304,149 @@ func TestYAMLBytesSurvive(t *testing.T) {
 			t.Fatalf("in\n%s\ngot\n%s\nwant\n%s", in, out, want)
 		}
 	})
+}
+
+// tomlDocument draws lines of TOML; many a document is not valid.
+func tomlDocument(t *rapid.T) string {
+	name := rapid.SampledFrom([]string{"a", "b", "c", "'x y'", "\"\\u00fc\""})
+	names := rapid.Map(rapid.SliceOfN(name, 1, 3), func(s []string) string {
+		return strings.Join(s, rapid.SampledFrom([]string{".", " . "}).Draw(t, "dot"))
+	})
+	comment := rapid.SampledFrom([]string{"", "", " # c", "\t# [x] 'y"})
+	var b strings.Builder
+	n := 0
+	line := func(s string) { b.WriteString(s + comment.Draw(t, "comment") + "\n") }
+	ref := func(prefix string) {
+		n++
+		lines := []string{prefix + "provider = 'p'", prefix + fmt.Sprintf("id = 'id%d'", n)}
+		if rapid.IntRange(0, 3).Draw(t, "more") == 0 {
+			lines = append(lines, prefix+"version = 3", prefix+"fallback = [ 'cred://p/f', # c\n {provider = 'p', id = 'g'} ]")
+		}
+		for _, one := range rapid.Permutation(lines).Draw(t, "order") {
+			line(one)
+		}
+	}
+	body := func() {
+		for range rapid.IntRange(0, 2).Draw(t, "lines") {
+			n++
+			switch rapid.IntRange(0, 4).Draw(t, "line") {
+			case 0:
+				line(fmt.Sprintf("k%d = [ 1,\n 2 ]", n))
+			case 1:
+				line(names.Draw(t, "dotted") + ".k = 1")
+			case 2:
+				line(fmt.Sprintf("k%d = {provider = 'p', id = 'id%d'}", n, n))
+			case 3:
+				line("\n# c")
+			default:
+				ref(names.Draw(t, "dotted ref") + ".")
+			}
+		}
+	}
+	body()
+	for range rapid.IntRange(0, 6).Draw(t, "tables") {
+		header := names.Draw(t, "header")
+		switch rapid.IntRange(0, 6).Draw(t, "table") {
+		case 0:
+			line("[" + header + "]")
+			body()
+		case 1:
+			line("[[" + header + "]]")
+			body()
+		case 2:
+			for range rapid.IntRange(1, 3).Draw(t, "items") {
+				line("[[" + header + "]]")
+				ref("")
+			}
+		case 3:
+			line("[" + header + "]")
+			ref("")
+			line("[" + header + ".fallback]")
+			ref("")
+		default:
+			line(" [ " + header + "\t]")
+			ref("")
+		}
+	}
+	text := b.String()
+	if rapid.Bool().Draw(t, "last line") {
+		text = strings.TrimSuffix(text, "\n")
+	}
+	if rapid.Bool().Draw(t, "CRLF") {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	return text
+}
+
+// answered gives a decoded document with the ids of its refs in their place.
+func answered(v any) any {
+	switch v := v.(type) {
+	case string:
+		return strings.TrimPrefix(v, "cred://p/")
+	case []any:
+		for i := range v {
+			v[i] = answered(v[i])
+		}
+	case map[string]any:
+		_, isRef := v["provider"].(string)
+		id, ok := v["id"].(string)
+		isRef = isRef && ok
+		for key := range v {
+			isRef = isRef && (key == "provider" || key == "id" || key == "version" || key == "fallback")
+		}
+		if isRef {
+			return id
+		}
+		for key := range v {
+			v[key] = answered(v[key])
+		}
+	}
+	return v
+}
+
+// Wherever tables that are refs stand, the document reads as it did, but for the values in their place.
+func TestTOMLTablesReadBack(t *testing.T) {
+	t.Parallel()
+	var valid, refs, sites int
+	rapid.Check(t, func(t *rapid.T) {
+		in := tomlDocument(t)
+		var want map[string]any
+		if err := toml.Unmarshal([]byte(in), &want); err != nil {
+			return
+		}
+		d, err := document.Parse("in", []byte(in), document.TOML, document.Options{})
+		if err != nil {
+			if !strings.Contains(err.Error(), "not all are refs") && !strings.Contains(err.Error(), "fallback must be") && !strings.Contains(err.Error(), "fallback of its own") {
+				t.Fatalf("%v\n%s", err, in)
+			}
+			return
+		}
+		out, err := d.Render(answer)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, in)
+		}
+		var got map[string]any
+		if err := toml.Unmarshal(out, &got); err != nil {
+			t.Fatalf("%v\nin\n%s\nout\n%s", err, in, out)
+		}
+		if !reflect.DeepEqual(got, answered(want)) {
+			t.Fatalf("in\n%s\nout\n%s\nreads as %v, want %v", in, out, got, want)
+		}
+		last := 0
+		for _, s := range d.Refs() {
+			at := s.Line<<16 + s.Column
+			if at <= last {
+				t.Fatalf("%s is out of order in\n%s", s.Path, in)
+			}
+			last = at
+		}
+		valid++
+		if sites += len(d.Refs()); len(d.Refs()) > 1 {
+			refs++
+		}
+	})
+	t.Logf("%d documents, %d with several of the %d refs", valid, refs, sites)
+	if valid < 20 || refs < 5 {
+		t.Errorf("only %d valid documents, %d with several refs", valid, refs)
+	}
 }

@@ -31,6 +31,7 @@ type Site struct {
 	aliased bool   // an alias of YAML refers to it
 	depth   int    // number of containers around it
 	entry   *entry // set when Optional; nil for the root
+	table   *place // where the value goes of a ref that is a TOML table; nil for any other
 }
 
 // Replacement is what Render puts in the place of a ref.

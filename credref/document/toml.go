@@ -3,7 +3,6 @@ package document
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -21,14 +20,23 @@ type tomlReader struct {
 	root, table *tomlTable
 	path        []tomlStep // of table
 	held        int        // how many steps of path are on the finder's stack already
+
+	broken  bool             // a key or table is there twice: what is written where cannot be told
+	headers []*tomlTable     // in their order
+	top     int              // where new lines of the root go, plus 1; 0 when it is not known yet
+	parts   map[int]tomlPart // the lines of table refs, by where their keys begin; empty in the first reading
 }
 
-// tomlTable is a table that headers and dotted keys make up: it may not be a ref, since nothing can take its place.
+// tomlTable is a table that headers and dotted keys make up, an array of such tables, or a value in one.
 type tomlTable struct {
-	at       int
+	at, end  int // of a value: its key and it; of a table: at is its header's key, else where it is first named
+	last     int // of a table with a header, and of the root: where the header or the last value under it ends; -1 for none
+	parent   *tomlTable
+	step     tomlStep              // from parent
 	keys     map[string]*tomlTable // nil for a value
 	items    []*tomlTable          // of an array of tables
 	header   bool
+	dotted   bool // dotted keys name it
 	provider string
 	text     bool // of a value: it is a string
 }
@@ -42,13 +50,21 @@ type tomlStep struct {
 func readTOML(f *finder) error {
 	r := &tomlReader{f: f, s: f.src.text}
 	r.base = len(r.s) - len(strings.TrimPrefix(r.s, bom))
-	r.root = &tomlTable{keys: map[string]*tomlTable{}}
-	r.table = r.root
-	f.document()
 	if err := boundTOML(r.s[r.base:], f.opts); err != nil {
 		err.offset += r.base
 		return err
 	}
+	if err := r.read(); err != nil || f.stop != nil || r.broken {
+		return err
+	}
+	return r.tableRefs()
+}
+
+// read reads the document, but for what belongs to the table refs that are known.
+func (r *tomlReader) read() error {
+	r.root = &tomlTable{keys: map[string]*tomlTable{}, last: -1}
+	r.table, r.path, r.held, r.headers = r.root, r.path[:0], 0, nil
+	r.f.document()
 	r.p.Reset([]byte(r.s[r.base:]))
 	for r.p.NextExpression() {
 		if err := r.expression(r.p.Expression()); err != nil {
@@ -63,9 +79,7 @@ func readTOML(f *finder) error {
 		}
 		return &syntaxError{at, "not valid TOML"}
 	}
-	f.stack = f.stack[:0]
-	r.tableRefs(r.root)
-	return f.stop
+	return r.f.stop
 }
 
 // boundTOML looks for more keys and values than are allowed before the library, which makes a tree of what is in one
@@ -142,6 +156,9 @@ func (r *tomlReader) expression(e *unstable.Node) error {
 		}
 		keys = append(keys, string(it.Node().Data))
 	}
+	if part, ok := r.parts[at]; ok {
+		return r.site(part)
+	}
 	if e.Kind != unstable.KeyValue {
 		r.path, r.held = r.path[:0], 0
 	}
@@ -161,11 +178,13 @@ func (r *tomlReader) expression(e *unstable.Node) error {
 		}
 		next := table.keys[key]
 		if next == nil {
-			next = &tomlTable{at: at, keys: map[string]*tomlTable{}}
+			next = &tomlTable{at: at, keys: map[string]*tomlTable{}, parent: table, step: tomlStep{key, -1}}
 			table.keys[key] = next
 		}
+		next.dotted = true
 		if next.keys == nil {
 			r.setPath(steps, at)
+			r.broken = true
 			r.f.faults.add(fault{offset: at, path: r.f.path(true), reason: "the key is there already, and is no table"})
 			next.keys = map[string]*tomlTable{}
 		}
@@ -175,15 +194,17 @@ func (r *tomlReader) expression(e *unstable.Node) error {
 	r.path, r.held = steps[:len(r.path)], len(r.path)
 	last := keys[len(keys)-1]
 	if table.keys[last] != nil {
+		r.broken = true
 		r.f.faults.add(fault{offset: at, path: r.f.path(true), reason: "the key is there twice"})
 	}
 	v := e.Value()
-	leaf := &tomlTable{at: at, text: v.Kind == unstable.String}
+	leaf := &tomlTable{at: at, parent: table, step: tomlStep{last, -1}, text: v.Kind == unstable.String}
 	if last == "provider" && leaf.text {
 		leaf.provider = string(v.Data)
 	}
 	table.keys[last] = leaf
-	_, err := r.value(v, r.afterKey(e))
+	end, err := r.value(v, r.afterKey(e))
+	leaf.end, r.table.last = end, end
 	return err
 }
 
@@ -223,18 +244,19 @@ func (r *tomlReader) header(keys []string, at int, array bool) {
 		next := table.keys[key]
 		r.path = append(r.path, tomlStep{key, -1})
 		if next == nil {
-			next = &tomlTable{at: at}
+			next = &tomlTable{at: at, parent: table, step: tomlStep{key, -1}}
 			if !last || !array {
 				next.keys = map[string]*tomlTable{}
 			}
 			table.keys[key] = next
 		} else if last && !array && next.header || next.keys == nil && next.items == nil || last && array && next.items == nil || last && !array && next.items != nil {
 			r.setPath(r.path, at)
+			r.broken = true
 			r.f.faults.add(fault{offset: at, path: r.f.path(true), reason: "the table is there twice, or its name is that of a value"})
 			next.keys = map[string]*tomlTable{}
 		}
 		if last && array {
-			next.items = append(next.items, &tomlTable{at: at, keys: map[string]*tomlTable{}})
+			next.items = append(next.items, &tomlTable{at: at, keys: map[string]*tomlTable{}, parent: next, step: tomlStep{"", len(next.items)}})
 		}
 		table = next
 		if n := len(next.items); n > 0 {
@@ -242,7 +264,8 @@ func (r *tomlReader) header(keys []string, at int, array bool) {
 			r.path = append(r.path, tomlStep{"", n - 1})
 		}
 		if last {
-			table.header, table.at = true, at
+			table.header, table.at, table.last = true, at, at
+			r.headers = append(r.headers, table)
 		}
 	}
 	r.table = table
@@ -320,35 +343,4 @@ func (r *tomlReader) gap(i int) int {
 			return i
 		}
 	}
-}
-
-// tableRefs reports tables that would be refs, in t, to which the finder's stack leads.
-func (r *tomlReader) tableRefs(t *tomlTable) {
-	within := func(s tomlStep, t *tomlTable) {
-		r.f.stack = append(r.f.stack, s.frame(t.at))
-		r.tableRefs(t)
-		r.f.stack = r.f.stack[:len(r.f.stack)-1]
-	}
-	for n, item := range t.items {
-		within(tomlStep{"", n}, item)
-	}
-	foreign := false
-	for key, next := range t.keys {
-		foreign = foreign || !slices.Contains(refKeys, key)
-		if next.keys != nil || next.items != nil {
-			within(tomlStep{key, -1}, next)
-		}
-	}
-	provider, id := t.keys["provider"], t.keys["id"]
-	if foreign || r.f.opts.style == RefsShort || provider == nil || !provider.text || id == nil || !id.text {
-		return
-	}
-	if r.f.ignoredHere() || !r.f.knownProvider(provider.provider, t.at) {
-		return
-	}
-	r.f.faults.add(fault{
-		offset: t.at, path: r.f.path(true),
-		reason: "a ref in TOML must be an inline table or a string, this one is a table of its own or made of dotted keys",
-		remedy: `write name = {provider = "…", id = "…"} or name = "cred://…"`,
-	})
 }
