@@ -76,10 +76,12 @@ type Document struct {
 	format Format
 	opts   *settings
 	sites  []*Site
+	broken error // what Parse reported
 }
 
 // Parse finds the refs of src. name is what errors call the document. Everything that is wrong with it is reported at
-// once, but for what stops the reading; see the package comment.
+// once, but for what stops the reading; see the package comment. Where the document could be read to its end the error
+// comes with a Document: Refs gives the refs that nothing is wrong with, Render and Env give the error again.
 func Parse(name string, src []byte, format Format, o Options) (*Document, error) {
 	opts, err := o.settings()
 	if err != nil {
@@ -101,11 +103,12 @@ func Parse(name string, src []byte, format Format, o Options) (*Document, error)
 		return nil, d.src.report(fault{offset: at, reason: "the document is not UTF-8"})
 	}
 	f := newFinder(d.src, opts)
-	if err := d.read(f); err != nil {
-		return nil, err
+	d.broken = d.read(f)
+	if d.broken != nil && !f.readAll {
+		return nil, d.broken
 	}
 	d.sites = f.sites
-	return d, nil
+	return d, d.broken
 }
 
 // read runs the reader of the format. A panic of a reader, which is a mistake of ours or of the TOML library, becomes an
@@ -138,6 +141,9 @@ func (d *Document) Refs() []*Site { return append([]*Site(nil), d.sites...) }
 // whose numbers and booleans are taken as they are written. A key with null sets nothing. A map that is not flat, or a
 // stream of several YAML documents, is an error of code usage.
 func (d *Document) Env() ([]Var, error) {
+	if d.broken != nil {
+		return nil, d.broken
+	}
 	vars := []Var{}
 	f := newFinder(&source{name: d.src.name, text: d.src.text}, d.opts)
 	f.vars = &vars
@@ -164,6 +170,9 @@ func (d *Document) Env() ([]Var, error) {
 // format cannot hold, which is errors.ErrUnsupported. Then there is no output. The bytes returned hold secrets and are
 // the caller's to zero.
 func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, error) {
+	if d.broken != nil {
+		return nil, d.broken
+	}
 	e := editor{text: d.src.text, yaml: d.format == YAML, edits: make([]edit, 0, len(d.sites))}
 	defer e.wipe()
 	q := newQuoter(d.format, &e)

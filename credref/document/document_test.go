@@ -3,6 +3,7 @@ package document_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -603,5 +604,31 @@ func TestSiteHoldsNoSecretInPrint(t *testing.T) {
 	}
 	if got := (credref.Ref{Provider: "p", ID: "x"}); d.Refs()[0].Ref != got {
 		t.Errorf("Ref = %v, want %v", d.Refs()[0].Ref, got)
+	}
+}
+
+// What is wrong with one ref does not take the others away, but a document with a fault is never written.
+func TestFaultsLeaveTheOtherRefs(t *testing.T) {
+	t.Parallel()
+	src := []byte("a: cred://app/a\nb: cred://nowhere/b\nc: {provider: app, id: c, version: [], fallback: cred://app/f}\nd: cred://app/d\n")
+	d, err := document.Parse("app.yaml", src, document.YAML, document.Options{Providers: []string{"app"}})
+	if err == nil || d == nil {
+		t.Fatalf("%v, %v", d, err)
+	}
+	var ids []string
+	for _, site := range d.Refs() {
+		ids = append(ids, site.Ref.ID)
+	}
+	if !slices.Equal(ids, []string{"a", "d"}) {
+		t.Errorf("refs %v", ids)
+	}
+	if out, again := d.Render(nil); out != nil || again != err {
+		t.Errorf("rendered %q, %v", out, again)
+	}
+	if vars, again := d.Env(); vars != nil || again != err {
+		t.Errorf("variables %v, %v", vars, again)
+	}
+	if d, err := document.Parse("app.yaml", []byte("a: cred://app/a\nb: ["), document.YAML, document.Options{}); d != nil || err == nil {
+		t.Errorf("what cannot be read to its end gave %v, %v", d, err)
 	}
 }

@@ -37,6 +37,7 @@ type finder struct {
 	notMap    bool   // a document is neither a map nor empty
 	vars      *[]Var // what Env asks for; nil in Parse
 	stop      error  // more refs or nodes than are allowed
+	readAll   bool   // nothing stopped the reading; set by finish
 
 	trace func(event, string, scalar) // what a test wants to see; nil otherwise
 }
@@ -648,10 +649,10 @@ func (f *finder) refMap(t *frame, end int) *Site {
 	if err := site.Ref.Validate(); err != nil && known {
 		f.faults.add(fault{offset: t.start, path: f.path(true), reason: err.Error()})
 	}
+	f.sites = f.sites[:t.firstSite]
 	if f.faults.len() > before {
 		return nil
 	}
-	f.sites = f.sites[:t.firstSite]
 	f.addSite(site)
 	for len(f.tail) > 0 && f.tail[len(f.tail)-1].at >= t.start {
 		f.tail[len(f.tail)-1].swallowed = true
@@ -826,5 +827,6 @@ func (f *finder) finish(err error) error {
 	if errors.As(err, &stop) {
 		f.faults.add(fault{offset: stop.offset, reason: stop.reason})
 	}
+	f.readAll = err == nil
 	return f.faults.err(f.src)
 }

@@ -53,6 +53,8 @@ that was not found.`,
 				}
 				if err != nil {
 					broken[path] = err
+				}
+				if d == nil {
 					docs = append(docs, nil)
 					continue
 				}
