@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -43,6 +44,8 @@ func Check(ctx context.Context, p Program) (conformance.Report, error) {
 // runTime bounds one run of the program.
 const runTime = 10 * time.Second
 
+const endedOutside = "needs time: the run was ended from outside"
+
 // checker is one run of the vectors.
 type checker struct {
 	Program
@@ -66,13 +69,17 @@ func (p checker) check(ctx context.Context) conformance.Report {
 		switch {
 		case r.Outcome == conformance.Blocked:
 		case ctx.Err() != nil:
-			r.Outcome, r.Reasons = conformance.Skip, []string{"needs time: the run was ended from outside"}
+			r.Outcome, r.Reasons = conformance.Skip, []string{endedOutside}
 		case lacks != "":
 			r.Outcome, r.Reasons = conformance.Skip, []string{lacks}
 		case v.Send.Signal != "" && !canSignal:
 			r.Outcome, r.Reasons = conformance.Skip, []string{"needs signals: run on a Unix system"}
 		default:
-			if r.Reasons = p.try(ctx, v); len(r.Reasons) > 0 {
+			switch r.Reasons = p.try(ctx, v); {
+			case len(r.Reasons) == 0:
+			case ctx.Err() != nil: // what was seen may be the end of the run, not a fault of the program
+				r.Outcome, r.Reasons = conformance.Skip, []string{endedOutside}
+			default:
 				r.Outcome = conformance.Fail
 			}
 		}
@@ -382,6 +389,8 @@ func why(err error) string {
 		return "it, or the interpreter that its first line names, does not exist"
 	case errors.Is(err, fs.ErrPermission):
 		return "it may not be executed"
+	case errors.Is(err, syscall.ENOEXEC):
+		return "it is no program of this system, and has no first line that names an interpreter"
 	}
 	return "the system refused"
 }

@@ -4,6 +4,7 @@ package execs
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -211,5 +212,20 @@ func TestRolesThatAreNotKnownAreSkipped(t *testing.T) {
 	r, err := Check(t.Context(), p)
 	if err != nil || r.Failed() || r.Count(conformance.Skip) == 0 || r.Count(conformance.Blocked) > 0 {
 		t.Errorf("%d failed, %d skipped, %d blocked, %v", r.Count(conformance.Fail), r.Count(conformance.Skip), r.Count(conformance.Blocked), err)
+	}
+}
+
+// TestRunEndedFromOutside shows that a vector whose run is ended from outside is skipped: the program did nothing wrong.
+func TestRunEndedFromOutside(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nsleep 100\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	r, err := Check(ctx, Program{Command: path, Known: map[string]Known{"present": {ID: "a", Value: []byte(`"the value that is known"`)}}})
+	if err != nil || len(r.Results) != len(load(t)) || r.Count(conformance.Skip) != len(r.Results) {
+		t.Errorf("%d of %d skipped, %d failed, %v", r.Count(conformance.Skip), len(r.Results), r.Count(conformance.Fail), err)
 	}
 }

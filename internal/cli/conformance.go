@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +20,9 @@ import (
 
 // programFile is the name of the description of a program, beside it, where --config names none.
 const programFile = "conformance.json"
+
+// mostProgramFile bounds the description of a program, in bytes.
+const mostProgramFile = 16 << 20
 
 func (a *app) conformance() *cobra.Command {
 	var output *string
@@ -39,7 +44,11 @@ and "env" are the program's. The values are for the test alone and are not shown
 			if program == "" {
 				return backend.Errorf(backend.CodeUsage, "--exec names no program")
 			}
-			p, err := a.describedProgram(program)
+			p, description, err := a.describedProgram(program)
+			if err != nil {
+				return err
+			}
+			files, err := reportFiles([]string{p.Command, description}, asJSON, asJUnit)
 			if err != nil {
 				return err
 			}
@@ -50,11 +59,11 @@ and "env" are the program's. The values are for the test alone and are not shown
 			if err != nil {
 				return err
 			}
-			if err := a.report(ctx, report, filepath.Base(p.Command), *output, asJSON, asJUnit); err != nil {
+			if err := a.report(ctx, report, filepath.Base(p.Command), *output, files); err != nil {
 				return err
 			}
-			if stop := stopped(ctx); stop != nil {
-				return stop
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 			if report.Failed() {
 				return backend.Errorf(backend.CodeInternal, "%d of %d rules are broken", report.Count(conformance.Fail), len(report.Results))
@@ -69,14 +78,18 @@ and "env" are the program's. The values are for the test alone and are not shown
 	return cmd
 }
 
-// describedProgram reads what is known of the program at path.
-func (a *app) describedProgram(path string) (execs.Program, error) {
+// describedProgram reads what is known of the program at path, and names the file that says it.
+func (a *app) describedProgram(path string) (_ execs.Program, description string, _ error) {
 	command, err := filepath.Abs(path)
+	var st fs.FileInfo
 	if err == nil {
-		_, err = os.Stat(command)
+		st, err = os.Stat(command)
 	}
-	if err != nil {
-		return execs.Program{}, backend.Errorf(backend.CodeUsage, "the program %s cannot be tried: %s", path, reason(err))
+	switch {
+	case err != nil:
+		return execs.Program{}, "", backend.Errorf(backend.CodeUsage, "the program %s cannot be tried: %s", path, reason(err))
+	case !st.Mode().IsRegular():
+		return execs.Program{}, "", backend.Errorf(backend.CodeUsage, "the program %s cannot be tried: it is not a regular file", path)
 	}
 	candidates := []string{a.configPath}
 	if a.configPath == "" {
@@ -84,41 +97,89 @@ func (a *app) describedProgram(path string) (execs.Program, error) {
 		candidates = []string{filepath.Join(dir, programFile), filepath.Join(filepath.Dir(dir), programFile)}
 	}
 	for _, name := range candidates {
-		f, err := os.Open(name)
-		if errors.Is(err, fs.ErrNotExist) && a.configPath == "" {
+		st, err := os.Stat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && a.configPath == "":
 			continue
+		case err == nil && !st.Mode().IsRegular(): // opening a named pipe would wait for its writer
+			return execs.Program{}, "", backend.Errorf(backend.CodeUsage, "%s cannot be read: it is not a regular file", name)
+		case err == nil && st.Size() > mostProgramFile:
+			return execs.Program{}, "", backend.Errorf(backend.CodeUsage, "%s cannot be read: it is larger than %d MiB", name, mostProgramFile>>20)
 		}
+		f, err := os.Open(name)
 		if err != nil {
-			return execs.Program{}, backend.Errorf(backend.CodeUsage, "%s cannot be read: %s", name, reason(err))
+			return execs.Program{}, "", backend.Errorf(backend.CodeUsage, "%s cannot be read: %s", name, reason(err))
 		}
 		defer f.Close()
-		return execs.Read(f, command)
+		p, err := execs.Read(io.LimitReader(f, mostProgramFile), command)
+		return p, name, err
 	}
 	e := backend.Errorf(backend.CodeUsage, "nothing is known of the program's secrets: looked for %s and %s", candidates[0], candidates[1])
 	e.Remedy = `write one such as {"known": {"present": {"id": "db/password", "value": "test value"}}}`
-	return execs.Program{}, e
+	return execs.Program{}, "", e
 }
 
-// report prints the report, and writes it to the files that are asked for.
-func (a *app) report(ctx context.Context, r conformance.Report, name, output, asJSON, asJUnit string) error {
+// reportFiles checks, before the program is tried, the files that the report goes to: as JSON and as JUnit XML; nil for an
+// empty name. None may be among sources, nor may both be one file.
+func reportFiles(sources []string, asJSON, asJUnit string) (files [2]*outFile, err error) {
+	for i, path := range []string{asJSON, asJUnit} {
+		if path == "" {
+			continue
+		}
+		if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+			return files, backend.Errorf(backend.CodeUsage, "%s is not a regular file and cannot be replaced by the report", path)
+		}
+		if st, err := os.Stat(filepath.Dir(path)); err != nil {
+			return files, backend.Errorf(backend.CodeUsage, "%s cannot be written: %s", path, reason(err))
+		} else if !st.IsDir() {
+			return files, backend.Errorf(backend.CodeUsage, "%s cannot be written: its parent is not a directory", path)
+		}
+		if slices.ContainsFunc(sources, func(source string) bool { return sameFile(path, source) }) {
+			return files, backend.Errorf(backend.CodeUsage, "%s is the program or its description: the report would replace it", path)
+		}
+		if files[i], err = newOutFile(path, ""); err != nil {
+			return files, err
+		}
+	}
+	if asJSON != "" && asJUnit != "" && sameFile(asJSON, asJUnit) {
+		return files, backend.Errorf(backend.CodeUsage, "--json and --junit name the same file")
+	}
+	return files, nil
+}
+
+// sameFile reports whether two names are those of one file, which need not exist.
+func sameFile(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	if err1 == nil && err2 == nil {
+		return os.SameFile(x, y)
+	}
+	a, err1 = filepath.Abs(a)
+	b, err2 = filepath.Abs(b)
+	return err1 == nil && err2 == nil && a == b
+}
+
+// report prints the report, and writes it to the files that are asked for. It is printed also where a file cannot be written,
+// or ctx has ended: it says how far the run came.
+func (a *app) report(ctx context.Context, r conformance.Report, name, output string, files [2]*outFile) error {
 	var table, js, junit bytes.Buffer
 	if err := errors.Join(r.WriteTable(&table), r.WriteJSON(&js), r.WriteJUnit(&junit, name)); err != nil {
 		return backend.Errorf(backend.CodeInternal, "the report cannot be written: %v", err)
 	}
-	for path, content := range map[string][]byte{asJSON: js.Bytes(), asJUnit: junit.Bytes()} {
-		if path == "" {
+	shown := table.Bytes()
+	if output == outputJSON {
+		shown = js.Bytes()
+	}
+	if err := a.write(shown); err != nil {
+		return err
+	}
+	for i, content := range [][]byte{js.Bytes(), junit.Bytes()} {
+		if files[i] == nil {
 			continue
 		}
-		out, err := newOutFile(path, "")
-		if err != nil {
-			return err
-		}
-		if err := out.write(ctx, content); err != nil {
+		if err := files[i].write(context.WithoutCancel(ctx), content); err != nil {
 			return err
 		}
 	}
-	if output == outputJSON {
-		return a.write(js.Bytes())
-	}
-	return a.write(table.Bytes())
+	return nil
 }
