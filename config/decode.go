@@ -14,13 +14,14 @@ import (
 
 var (
 	sourceType   = reflect.TypeFor[backend.Source]()
+	refType      = reflect.TypeFor[credref.Ref]()
 	durationType = reflect.TypeFor[time.Duration]()
 
 	rawProviderType = reflect.TypeFor[rawProvider]()
 )
 
 // decoder fills Go values from nodes. It knows structs with yaml tags, maps by text, slices, pointers, texts, numbers,
-// truth values, durations and backend.Source.
+// truth values, durations, credref.Ref and backend.Source.
 type decoder struct {
 	problems *problems
 	// source makes the Source of a setting that is a ref or a literal.
@@ -34,6 +35,12 @@ func (d *decoder) decode(n *node, path string, into reflect.Value) {
 	case t == rawProviderType: // decoded when its kind is known
 	case t == sourceType:
 		d.decodeSource(n, path, into)
+	case t == refType:
+		if ref, ok := d.decodeRef(n, path); ok && ref == nil {
+			d.problems.add(n, path, "expected a ref: {provider, id}, or a cred:// text")
+		} else if ok {
+			into.Set(reflect.ValueOf(*ref))
+		}
 	case t == durationType:
 		d.decodeDuration(n, path, into)
 	case t.Kind() == reflect.Pointer:
@@ -161,7 +168,13 @@ func (d *decoder) decodeDuration(n *node, path string, into reflect.Value) {
 }
 
 func (d *decoder) decodeSource(n *node, path string, into reflect.Value) {
-	var ref *credref.Ref
+	if ref, ok := d.decodeRef(n, path); ok {
+		into.Set(reflect.ValueOf(d.source(n, path, ref)))
+	}
+}
+
+// decodeRef reads a ref, a map or its short form; it is nil for another text. It reports false when there is a problem.
+func (d *decoder) decodeRef(n *node, path string) (*credref.Ref, bool) {
 	switch {
 	case n.kind == kindMapping:
 		var parts struct {
@@ -173,25 +186,26 @@ func (d *decoder) decodeSource(n *node, path string, into reflect.Value) {
 		before := len(d.problems.errs)
 		d.decodeStruct(n, path, reflect.ValueOf(&parts).Elem())
 		if len(d.problems.errs) > before {
-			return
+			return nil, false
 		}
-		ref = &credref.Ref{Provider: parts.Provider, ID: parts.ID, Version: parts.Version, Field: parts.Field}
+		ref := credref.Ref{Provider: parts.Provider, ID: parts.ID, Version: parts.Version, Field: parts.Field}
 		if err := ref.Validate(); err != nil {
 			d.problems.add(n, path, "%v", err)
-			return
+			return nil, false
 		}
+		return &ref, true
 	case n.kind == kindString && credref.IsShortForm(n.text):
 		r, err := credref.Parse(n.text)
 		if err != nil {
 			d.problems.add(n, path, "%v", err)
-			return
+			return nil, false
 		}
-		ref = &r
+		return &r, true
 	case n.kind != kindString && n.kind != kindNumber:
 		d.problems.add(n, path, "expected a text, or a ref: {provider, id}; found %s", n.kind)
-		return
+		return nil, false
 	}
-	into.Set(reflect.ValueOf(d.source(n, path, ref)))
+	return nil, true
 }
 
 func join(path, key string) string {

@@ -65,6 +65,8 @@ type settingsOfFile struct {
 	Refs string `yaml:"refs" jsonschema:"enum=any,enum=short"`
 	// Ignore are patterns of paths in documents where nothing counts as a ref. Empty: none.
 	Ignore []string `yaml:"ignore"`
+	// Serve is how the sidecar listens, whom it answers and what it keeps.
+	Serve Serve `yaml:"serve"`
 }
 
 // rawProvider stands in the place of a provider's settings, whose type depends on its kind.
@@ -236,6 +238,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 		}
 	}
 	f.checkChain(p)
+	f.checkServe(p)
 	slices.SortFunc(f.providers, func(a, b *Provider) int { return strings.Compare(a.Name, b.Name) })
 	return f, p.err()
 }
@@ -368,6 +371,9 @@ func (f *File) ShortRefsOnly() bool { return f.settings.Refs == "short" }
 
 // Ignore is the setting ignore: patterns of paths in documents where nothing counts as a ref.
 func (f *File) Ignore() []string { return slices.Clone(f.settings.Ignore) }
+
+// Serve is the section serve: how a sidecar listens, whom it answers and what it keeps.
+func (f *File) Serve() Serve { return f.settings.Serve }
 
 // Types gives the Go types of a file and of the settings that providers of all kinds share, from which the JSON Schema is
 // made.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
+	"github.com/credresolve/credresolve/credref"
 )
 
 // Comments gives the text of a field's or type's documentation; field is empty for the type itself.
@@ -85,8 +86,8 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 		}}
 	case reflect.TypeFor[backend.Source]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Ref: "#/$defs/ref"}, {Type: "string"}}}
-	case reflect.TypeFor[string]():
-		return nil
+	case reflect.TypeFor[credref.Ref]():
+		return &jsonschema.Schema{Ref: "#/$defs/ref"}
 	}
 	return nil
 }
