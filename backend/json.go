@@ -63,12 +63,12 @@ func FieldsToJSON(fields map[string]Secret) ([]byte, error) {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = append(appendQuoted(out, []byte(name)), ':')
+		out = append(AppendJSONString(out, name), ':')
 		_ = fields[name].Use(func(b []byte) error {
 			if fields[name].IsJSON() {
 				out = append(out, b...)
 			} else {
-				out = appendQuoted(out, b)
+				out = AppendJSONString(out, b)
 			}
 			return nil
 		})
@@ -190,12 +190,29 @@ func codeUnit(in []byte) (r rune, ok bool) {
 	return r, true
 }
 
-// appendQuoted appends text as a JSON string, as encoding/json writes it without HTML escapes.
-func appendQuoted(out, text []byte) []byte {
+// AppendJSONString appends text as a JSON string to out, as encoding/json writes it without HTML escapes: what is not UTF-8
+// becomes U+FFFD. Where out has room for it, no copy of text is left behind.
+func AppendJSONString[T []byte | string](out []byte, text T) []byte {
 	const hex = "0123456789abcdef"
 	out = append(out, '"')
-	for len(text) > 0 {
-		r, n := utf8.DecodeRune(text)
+	plain := 0 // from here on nothing needs an escape
+	for i := 0; i < len(text); {
+		c := text[i]
+		if ' ' <= c && c < utf8.RuneSelf && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		var r rune
+		n := 1
+		if r = rune(c); c >= utf8.RuneSelf {
+			var whole [utf8.UTFMax]byte
+			r, n = utf8.DecodeRune(whole[:copy(whole[:], text[i:])])
+			if (r != utf8.RuneError || n > 1) && r != '\u2028' && r != '\u2029' {
+				i += n
+				continue
+			}
+		}
+		out = append(out, text[plain:i]...)
 		switch {
 		case r == '"' || r == '\\':
 			out = append(out, '\\', byte(r))
@@ -211,19 +228,18 @@ func appendQuoted(out, text []byte) []byte {
 			out = append(out, `\t`...)
 		case r < ' ':
 			out = append(out, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
-		case r == utf8.RuneError && n == 1:
+		case r == utf8.RuneError:
 			out = append(out, `\ufffd`...)
-		case r == '\u2028' || r == '\u2029': // which JavaScript took for the end of a line
+		default: // U+2028 and U+2029, which JavaScript took for the end of a line
 			out = append(out, '\\', 'u', '2', '0', '2', hex[r&15])
-		default:
-			out = append(out, text[:n]...)
 		}
-		text = text[n:]
+		i += n
+		plain = i
 	}
-	return append(out, '"')
+	return append(append(out, text[plain:]...), '"')
 }
 
-// quotedLen is an upper bound of what appendQuoted appends.
+// quotedLen is an upper bound of what AppendJSONString appends.
 func quotedLen(text []byte) int {
 	n := len(`""`) + len(text)
 	for _, c := range text {

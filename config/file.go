@@ -372,9 +372,6 @@ func (f *File) ShortRefsOnly() bool { return f.settings.Refs == "short" }
 // Ignore is the setting ignore: patterns of paths in documents where nothing counts as a ref.
 func (f *File) Ignore() []string { return slices.Clone(f.settings.Ignore) }
 
-// Serve is the section serve: how a sidecar listens, whom it answers and what it keeps.
-func (f *File) Serve() Serve { return f.settings.Serve }
-
 // Types gives the Go types of a file and of the settings that providers of all kinds share, from which the JSON Schema is
 // made.
 func Types() (file, common reflect.Type) {

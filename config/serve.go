@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"path"
 	"path/filepath"
@@ -225,6 +226,29 @@ type ContainerSettings struct {
 	Roles map[string]credref.Ref `yaml:"roles"`
 	// Consumer is the name of the consumer whose rules hold. Empty: the owner.
 	Consumer string `yaml:"consumer"`
+}
+
+// Serve is the section serve: how a sidecar listens, whom it answers and what it keeps. Its paths are absolute.
+func (f *File) Serve() Serve {
+	s := f.settings.Serve
+	for _, path := range []*string{
+		&s.Socket.Path, &s.TCP.TokenFile, &s.Audit.Path, &s.Sealed.Path, &s.Sealed.KeyFile,
+		&s.AWSAgent.TokenFile, &s.Vault.TokenFile, &s.ContainerCredentials.TokenFile,
+	} {
+		*path = f.absolute(*path)
+	}
+	s.Tokens = maps.Clone(s.Tokens)
+	for name, path := range s.Tokens {
+		s.Tokens[name] = f.absolute(path)
+	}
+	return s
+}
+
+func (f *File) absolute(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(f.Dir(), path)
 }
 
 // The permissions that a consumer can have beside resolving.

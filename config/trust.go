@@ -88,6 +88,9 @@ func (f *File) NeedsTrust() []string {
 			lines = append(lines, fmt.Sprintf("%s: a secret of its own from %s", who, ref))
 		}
 	}
+	if f.root.get("serve") != nil {
+		lines = append(lines, "serve: where a sidecar listens, whom it answers, and what it keeps on disk")
+	}
 	return lines
 }
 
