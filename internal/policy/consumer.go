@@ -62,7 +62,7 @@ func (c *Consumer) remember(entries int, bytes int64) {
 	c.known = cache.New[credref.Ref, struct{}, Decision](cache.Limits{Entries: entries, Bytes: bytes}, nil)
 }
 
-// Name is the consumer's in the configuration, "owner", of a session its base's, and empty for nobody.
+// Name is the consumer's in the configuration, "owner", what Restrict was told, and empty for nobody.
 func (c *Consumer) Name() string { return c.name }
 
 // IsOwner reports whether c is the owner of the process.
@@ -74,25 +74,37 @@ func (c *Consumer) IsNobody() bool { return c.name == "" }
 // Subject is for whom scoped providers resolve.
 func (c *Consumer) Subject() credref.Subject { return c.subject }
 
+// ByExecutable reports whether c is who it is by the program that it runs, so that a connection counts only for as long as the
+// process that made it lives.
+func (c *Consumer) ByExecutable() bool { return c.match.executable != "" }
+
+// Sees reports whether c may know of a provider: whether a rule may allow something of it.
+func (c *Consumer) Sees(provider string) bool {
+	if c.base != nil && !c.base.Sees(provider) {
+		return false
+	}
+	return c.owner || slices.ContainsFunc(c.rules, func(r rule) bool { return slices.Contains(r.providers, provider) })
+}
+
 // Rate bounds the refs of c in a time: its own, else that of limits. Zero calls: no limit.
 func (c *Consumer) Rate() config.RateSettings { return c.rate }
 
 // Resolve decides whether c may have what ref names. A decision that was made before costs no lock and no allocation. A
 // ref that breaks the grammar is denied to all but the owner.
-func (c *Consumer) Resolve(ref *credref.Ref) Decision {
+func (c *Consumer) Resolve(ref credref.Ref) Decision {
 	switch {
 	case c.owner:
 		return Decision{Allowed: true, Rule: config.OwnerName}
 	case len(c.rules) == 0:
 		return Decision{Rule: ByDefault, Reason: reasonNone}
 	}
-	if d := c.known.Get(ref, 0); d != nil {
+	if d := c.known.Get(&ref, 0); d != nil {
 		return *d
 	}
 	if err := ref.Validate(); err != nil {
 		return Decision{Rule: ByDefault, Reason: err.Error()}
 	}
-	d := decide(c.rules, ref)
+	d := decide(c.rules, &ref)
 	if d.Allowed && c.base != nil {
 		of := c.base.Resolve(ref)
 		if of.Allowed {
@@ -123,59 +135,36 @@ func (c *Consumer) May(p Permission) Decision {
 		return Decision{Rule: ByDefault, Reason: fmt.Sprintf("%s is the owner's alone", p)}
 	case !slices.Contains(c.may, p):
 		return Decision{Rule: ByDefault, Reason: fmt.Sprintf("the permission %s is not given", p)}
-	case c.base != nil:
-		if d := c.base.May(p); !d.Allowed {
-			return d
-		}
 	}
 	return Decision{Allowed: true, Rule: c.label + " may"}
 }
 
-// Grant is what a session is allowed.
-type Grant struct {
-	// Refs are allowed as they are: one without a field with all fields, one with a version in that version alone.
-	Refs []credref.Ref
-	// Allow are rules as consumers have them. With no refs either: nothing is allowed.
-	Allow []config.AllowRule
-	// May are permissions.
-	May []string
-	// Subject is for whom scoped providers resolve. Nil: the base's.
-	Subject *credref.Subject
-}
-
-// Restrict gives a consumer that may do what base may and what g allows. A permission that base lacks is no error, and is
-// not there. It must be called again, with the consumer of that name, after another Policy took p's place. The error has
-// the code usage.
-func (p *Policy) Restrict(base *Consumer, g Grant) (*Consumer, error) {
-	c := &Consumer{name: base.name, label: "session", subject: base.subject, rate: base.rate, base: base}
-	for i, ref := range g.Refs {
-		r, err := exactly(fmt.Sprintf("session refs[%d]", i), ref)
+// Restrict gives the consumer of a session: it may do what base may and what the session's own list allows. refs are short
+// forms: one without a field allows all fields and the whole, one with a field no more, one with a version that version
+// alone; their ids are no patterns. rules are as those of consumers. With neither, nothing is allowed. A session has no
+// permissions. name is what Name gives.
+//
+// It must be called again, with the base of that name, after another Policy took p's place. The error has the code usage and
+// does not repeat what is wrong.
+func (p *Policy) Restrict(base *Consumer, name string, refs []string, rules ...config.AllowRule) (*Consumer, error) {
+	c := &Consumer{name: name, label: "session", subject: base.subject, rate: base.rate, base: base}
+	for i, text := range refs {
+		ref, err := credref.Parse(text)
 		if err != nil {
-			return nil, usage("refs[%d]: %v", i, err)
+			return nil, usage("allow[%d]: %v", i, err)
 		}
 		if !slices.Contains(p.providers, ref.Provider) {
-			return nil, usage("refs[%d]: there is no such provider", i)
+			return nil, usage("allow[%d]: there is no such provider", i)
 		}
-		c.rules = append(c.rules, r)
+		c.rules = append(c.rules, exactly(fmt.Sprintf("session allow[%d]", i), ref))
 	}
-	for i, allow := range g.Allow {
+	for i, allow := range rules {
+		i += len(refs)
 		r, err := newRule(fmt.Sprintf("session allow[%d]", i), allow, p.providers)
 		if err != nil {
 			return nil, usage("allow[%d]: %v", i, err)
 		}
 		c.rules = append(c.rules, r)
-	}
-	for i, may := range g.May {
-		if !slices.Contains(grantable, Permission(may)) {
-			return nil, usage("may[%d]: unknown permission; known: %s", i, listPermissions())
-		}
-		c.may = append(c.may, Permission(may))
-	}
-	if g.Subject != nil {
-		if err := g.Subject.Validate(); err != nil {
-			return nil, usage("subject: %v", err)
-		}
-		c.subject = *g.Subject
 	}
 	c.remember(min(knownEntries, 64+4*len(c.rules)), knownBytes/8)
 	return c, nil
