@@ -151,7 +151,7 @@ func TestNothingElseIsAllowed(t *testing.T) {
 		if rapid.Bool().Draw(t, "a field") {
 			ref.Field = field.Draw(t, "field")
 		}
-		got := p.Named("web").Resolve(&ref)
+		got := p.Named("web").Resolve(ref)
 		want := false
 		for _, r := range rules {
 			want = want || allowedByReference(r, ref)
@@ -159,7 +159,7 @@ func TestNothingElseIsAllowed(t *testing.T) {
 		if got.Allowed != want {
 			t.Fatalf("%+v, want %v", got, want)
 		}
-		if again := p.Named("web").Resolve(&ref); again != got {
+		if again := p.Named("web").Resolve(ref); again != got {
 			t.Fatalf("%+v, remembered as %+v", got, again)
 		}
 	})

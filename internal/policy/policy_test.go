@@ -37,13 +37,13 @@ func with(t testing.TB, rules ...config.AllowRule) *Consumer {
 	return newPolicy(t, config.Serve{Consumers: []config.Consumer{{Name: "web", Allow: rules}}}).Named("web")
 }
 
-func parse(t testing.TB, s string) *credref.Ref {
+func parse(t testing.TB, s string) credref.Ref {
 	t.Helper()
 	ref, err := credref.Parse(s)
 	if err != nil {
 		t.Fatalf("%s: %v", s, err)
 	}
-	return &ref
+	return ref
 }
 
 func TestIdentify(t *testing.T) {
@@ -189,7 +189,7 @@ func TestResolve(t *testing.T) {
 		{}, {Provider: "app"}, {Provider: "app", ID: "kv/app/\xff"}, {Provider: "app", ID: "kv/app/a\nb"},
 		{Provider: "app", ID: "kv/app/" + strings.Repeat("x", credref.MaxID)}, {Provider: "app", ID: "kv/app/x", Field: "/~"},
 	} {
-		if d := web.Resolve(&malformed); d.Allowed || d.Reason == "" {
+		if d := web.Resolve(malformed); d.Allowed || d.Reason == "" {
 			t.Errorf("%+v: %+v", malformed, d)
 		}
 	}
@@ -237,19 +237,15 @@ func TestRestrict(t *testing.T) {
 		Name: "web", May: []string{"status"}, Subject: config.ConsumerSubject{Tenant: "t"},
 		Allow: []config.AllowRule{{Provider: "app", ID: "kv/**", Fields: []string{"password", "user"}}},
 	}}})
-	grant := Grant{
-		Refs: []credref.Ref{
-			*parse(t, "cred://app/kv/db#password"), *parse(t, "cred://app/kv/star*"), *parse(t, "cred://app/kv/old?version=3#user"), *parse(t, "cred://aws/x"),
-			*parse(t, "cred://aws/a/../b"),
-		},
-		Allow: []config.AllowRule{{Provider: "a*", ID: "kv/more/*"}},
-		May:   []string{"status", "revoke"},
+	refs := []string{
+		"cred://app/kv/db#password", "cred://app/kv/star*", "cred://app/kv/old?version=3#user", "cred://aws/x", "cred://aws/a/../b",
 	}
-	web, err := p.Restrict(p.Named("web"), grant)
+	rule := config.AllowRule{Provider: "a*", ID: "kv/more/*"}
+	web, err := p.Restrict(p.Named("web"), "web", refs, rule)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := p.Restrict(p.Owner(), grant)
+	all, err := p.Restrict(p.Owner(), "job", refs, rule)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,24 +253,24 @@ func TestRestrict(t *testing.T) {
 		ref      string
 		web, all string // the rule; empty: denied
 	}{
-		{"cred://app/kv/db#password", "session refs[0] of consumers[0] web allow[0]", "session refs[0] of owner"},
-		{"cred://app/kv/db#/password/x", "session refs[0] of consumers[0] web allow[0]", "session refs[0] of owner"},
-		{"cred://app/kv/db?version=9#password", "session refs[0] of consumers[0] web allow[0]", "session refs[0] of owner"},
+		{"cred://app/kv/db#password", "session allow[0] of consumers[0] web allow[0]", "session allow[0] of owner"},
+		{"cred://app/kv/db#/password/x", "session allow[0] of consumers[0] web allow[0]", "session allow[0] of owner"},
+		{"cred://app/kv/db?version=9#password", "session allow[0] of consumers[0] web allow[0]", "session allow[0] of owner"},
 		{"cred://app/kv/db#user", "", ""},
 		{"cred://app/kv/db", "", ""},
-		{"cred://app/kv/star*#user", "session refs[1] of consumers[0] web allow[0]", "session refs[1] of owner"},
-		{"cred://app/kv/star*", "", "session refs[1] of owner"},
+		{"cred://app/kv/star*#user", "session allow[1] of consumers[0] web allow[0]", "session allow[1] of owner"},
+		{"cred://app/kv/star*", "", "session allow[1] of owner"},
 		{"cred://app/kv/stars#user", "", ""},
-		{"cred://app/kv/old?version=3#user", "session refs[2] of consumers[0] web allow[0]", "session refs[2] of owner"},
+		{"cred://app/kv/old?version=3#user", "session allow[2] of consumers[0] web allow[0]", "session allow[2] of owner"},
 		{"cred://app/kv/old?version=4#user", "", ""},
 		{"cred://app/kv/old#user", "", ""},
-		{"cred://aws/x", "", "session refs[3] of owner"},
-		{"cred://aws/x#any", "", "session refs[3] of owner"},
-		{"cred://aws/a/../b", "", "session refs[4] of owner"},
+		{"cred://aws/x", "", "session allow[3] of owner"},
+		{"cred://aws/x#any", "", "session allow[3] of owner"},
+		{"cred://aws/a/../b", "", "session allow[4] of owner"},
 		{"cred://aws/b", "", ""},
-		{"cred://app/kv/more/x#user", "session allow[0] of consumers[0] web allow[0]", "session allow[0] of owner"},
-		{"cred://app/kv/more/x", "", "session allow[0] of owner"},
-		{"cred://aws/kv/more/x", "", "session allow[0] of owner"},
+		{"cred://app/kv/more/x#user", "session allow[5] of consumers[0] web allow[0]", "session allow[5] of owner"},
+		{"cred://app/kv/more/x", "", "session allow[5] of owner"},
+		{"cred://aws/kv/more/x", "", "session allow[5] of owner"},
 		{"cred://aws/kv/more/..", "", ""},
 	} {
 		for range 2 {
@@ -289,28 +285,31 @@ func TestRestrict(t *testing.T) {
 	if d := web.Resolve(parse(t, "cred://aws/x")); d.Reason != "the session's list allows it, but to consumers[0] web it is denied: no rule allows it" {
 		t.Error(d.Reason)
 	}
-	if !web.May(Status).Allowed || web.May(Revoke).Allowed || !all.May(Revoke).Allowed || all.May(Metrics).Allowed || all.May(Sessions).Allowed || all.May(Reload).Allowed {
-		t.Error("permissions of sessions")
+	for _, may := range []Permission{Invalidate, Revoke, Metrics, Status, Sessions, Reload} {
+		if web.May(may).Allowed || all.May(may).Allowed {
+			t.Errorf("a session may %s", may)
+		}
 	}
-	if web.Name() != "web" || web.Subject().Tenant != "t" || all.IsOwner() || all.Name() != "owner" {
-		t.Errorf("%q %+v", web.Name(), web.Subject())
+	if web.Name() != "web" || web.Subject().Tenant != "t" || all.IsOwner() || all.Name() != "job" {
+		t.Errorf("%q %+v %q", web.Name(), web.Subject(), all.Name())
 	}
-	other, err := p.Restrict(p.Named("web"), Grant{Subject: &credref.Subject{EndUser: "u"}})
-	if err != nil || other.Subject() != (credref.Subject{EndUser: "u"}) || other.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
-		t.Errorf("an empty grant: %+v, %v", other, err)
+	if none, err := p.Restrict(p.Owner(), "job", nil); err != nil || none.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
+		t.Errorf("an empty list: %v", err)
 	}
-	if nobody, err := p.Restrict(p.Identify(Caller{}), grant); err != nil || nobody.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
+	if nobody, err := p.Restrict(p.Identify(Caller{}), "job", refs, rule); err != nil || nobody.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
 		t.Errorf("a session of nobody: %v", err)
 	}
-	for want, g := range map[string]Grant{
-		"refs[0]: there is no such provider": {Refs: []credref.Ref{{Provider: "none", ID: "x"}}},
-		"refs[1]: malformed":                 {Refs: []credref.Ref{{Provider: "app", ID: "x"}, {}}},
-		"allow[0]: the pattern of the prov":  {Allow: []config.AllowRule{{Provider: "[", ID: "x"}}},
-		"allow[0]: id: the pattern is empty": {Allow: []config.AllowRule{{Provider: "app"}}},
-		"may[0]: unknown permission; known:": {May: []string{"sessions"}},
-		"subject: malformed":                 {Subject: &credref.Subject{Tenant: "a\nb"}},
+	for want, bad := range map[string]struct {
+		refs []string
+		rule config.AllowRule
+	}{
+		"allow[0]: there is no such provider": {refs: []string{"cred://none/x"}},
+		"allow[1]: malformed":                 {refs: []string{"cred://app/x", "c4nary"}},
+		"allow[1]: the pattern of the prov":   {[]string{"cred://app/x"}, config.AllowRule{Provider: "[c4nary", ID: "x"}},
+		"allow[0]: id: the pattern is empty":  {nil, config.AllowRule{Provider: "app"}},
 	} {
-		if _, err := p.Restrict(p.Owner(), g); !errors.Is(err, backend.ErrUsage) || !strings.HasPrefix(err.Error(), want) {
+		_, err := p.Restrict(p.Owner(), "job", bad.refs, bad.rule)
+		if !errors.Is(err, backend.ErrUsage) || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "c4nary") {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
@@ -370,7 +369,7 @@ func TestDecisionsAreBounded(t *testing.T) {
 				if i%2 == 1 {
 					id = "no" + id
 				}
-				if d := web.Resolve(&credref.Ref{Provider: "app", ID: id}); d.Allowed != (i%2 == 0) {
+				if d := web.Resolve(credref.Ref{Provider: "app", ID: id}); d.Allowed != (i%2 == 0) {
 					t.Errorf("%s: %+v", id, d)
 				}
 			}
@@ -417,7 +416,7 @@ func BenchmarkResolve(b *testing.B) {
 	b.Run("decided", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			decide(web.rules, ref)
+			decide(web.rules, &ref)
 		}
 	})
 }

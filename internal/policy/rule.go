@@ -51,16 +51,13 @@ func newRule(label string, r config.AllowRule, providers []string) (rule, error)
 	return out, nil
 }
 
-// exactly gives the rule that allows ref: what it names, and with a field no more than that.
-func exactly(label string, ref credref.Ref) (rule, error) {
-	if err := ref.Validate(); err != nil {
-		return rule{}, err
-	}
+// exactly gives the rule that allows ref, which is valid: what it names, and with a field no more than that.
+func exactly(label string, ref credref.Ref) rule {
 	r := rule{label: label, providers: []string{ref.Provider}, id: literally(ref.ID), version: ref.Version}
 	if ref.Field != "" {
 		r.fields = [][]string{fieldPath(ref.Field)}
 	}
-	return r, nil
+	return r
 }
 
 // Reasons why a rule for the secret does not allow a ref to it.
