@@ -30,6 +30,29 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// writeUntilKilled is a process that writes under load and acknowledges on standard output.
+func writeUntilKilled(path string) {
+	keep := 1000
+	s := Settings{}
+	s.Path, s.Keep, s.MaxBytes = path, &keep, 20_000
+	l, err := Open(s)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for c := range 6 {
+		go func() {
+			for n := 0; ; n++ {
+				reason := fmt.Sprintf("%d %d %d %s", os.Getpid(), c, n, strings.Repeat("x", n%300))
+				if err := l.Write([]Record{{Event: EventReveal, Reason: reason}}); err == nil {
+					_, _ = os.Stdout.WriteString(reason + "\n")
+				}
+			}
+		}()
+	}
+	select {}
+}
+
 func number(n int) *int { return &n }
 
 // warnings are what a log tells of.
