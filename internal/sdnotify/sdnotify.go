@@ -131,6 +131,7 @@ func (n *Notifier) send(state string) error {
 	}
 	return nil
 }
+
 func untold(what string, err error) error {
 	for next := err; next != nil; next = errors.Unwrap(next) {
 		err = next // without the address
