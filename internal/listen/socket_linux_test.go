@@ -94,7 +94,7 @@ func TestUnixRefuses(t *testing.T) { // not parallel: it counts descriptors
 			prepare: func(dir string) error { return mkdir(dir+"/d", 0o755) }},
 		{name: "a directory that others can enter", path: "d/sock", says: "chmod 700", code: backend.CodeInvalidConfig,
 			prepare: func(dir string) error { return mkdir(dir+"/d", 0o711) }},
-		{name: "a directory for a group that is not wanted", path: "d/sock", says: "mode 0710", code: backend.CodeInvalidConfig,
+		{name: "a directory for a group that is not wanted", path: "d/sock", says: "serve.socket.group", code: backend.CodeInvalidConfig,
 			prepare: func(dir string) error { return mkdir(dir+"/d", 0o710) }},
 		{name: "a directory without the group that is wanted", path: "d/sock", says: "chmod 710", code: backend.CodeInvalidConfig,
 			options: Options{Group: strconv.Itoa(os.Getegid())},

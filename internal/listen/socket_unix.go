@@ -168,8 +168,10 @@ func checkDir(dir string, group int) error {
 		return bad("set serve.socket.path to a directory of its own, which is made if it does not exist", "belongs to user %d, not to user %d", sys.Uid, os.Geteuid())
 	case mode == want && (group < 0 || int(sys.Gid) == group):
 		return nil
+	case group < 0 && mode == 0o710:
+		return bad(fmt.Sprintf("set serve.socket.group to %d, or run: chmod 700 %s", sys.Gid, dir), "has mode 0710, not 0700")
 	case group < 0:
-		return bad(fmt.Sprintf("run: chmod 700 %s", dir), "has mode %04o, not 0700", mode)
+		return bad("run: chmod 700 "+dir, "has mode %04o, not 0700", mode)
 	}
 	// It may hold what the group must not reach, so that a person has to decide.
 	return bad(fmt.Sprintf("if the group may reach all that is in it, run: chgrp %d %s && chmod 710 %[2]s", group, dir),
