@@ -68,6 +68,10 @@ var allowed = []struct {
 	{who: "internal/safefile"},
 	{who: "internal/redact", may: []string{"backend"}},
 	{who: "internal/sessionbus"},
+	{who: "internal/peer", may: []string{"backend"}},
+	{who: "internal/listen", may: []string{"backend", "internal/peer", "internal/safefile"}},
+	{who: "internal/sdnotify", may: []string{"backend"}},
+	{who: "internal/harden", may: []string{"backend"}},
 }
 
 // leaves is what an adapter may depend on, beside its SDK.
