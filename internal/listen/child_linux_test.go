@@ -182,8 +182,7 @@ func modes(at string, o Options, aside bool) ([]string, error) {
 	return texts, err
 }
 
-// start starts a child and gives its answer. By its own path the program cannot be reached by another user, so it is executed
-// by a descriptor that is open here alone.
+// start starts a child and gives its answer.
 func start(t *testing.T, what, at string, change func(*exec.Cmd)) (cmd *exec.Cmd, a answer, end func()) {
 	t.Helper()
 	cmd = exec.Command("/proc/" + strconv.Itoa(os.Getpid()) + "/exe")
@@ -216,13 +215,12 @@ func start(t *testing.T, what, at string, change func(*exec.Cmd)) (cmd *exec.Cmd
 	return cmd, a, end
 }
 
-// as makes a child one of another user.
-func as(uid, gid uint32, more func(*exec.Cmd)) func(*exec.Cmd) {
+// as makes a child one of another user, who cannot reach the program by its path: it is executed by a descriptor.
+func as(t *testing.T, uid, gid uint32, more func(*exec.Cmd)) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		self, err := os.Open("/proc/self/exe")
-		if err != nil {
-			panic(err)
-		}
+		must(t, err)
+		t.Cleanup(func() { _ = self.Close() })
 		cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{self}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 		if more != nil {

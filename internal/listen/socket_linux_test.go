@@ -341,7 +341,7 @@ func TestGroup(t *testing.T) {
 		{"a member of no matter what", without, group, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, a, _ := start(t, "connect", c.path, as(nobody, c.gid, nil))
+			_, a, _ := start(t, "connect", c.path, as(t, nobody, c.gid, nil))
 			if lets := a.Error == ""; lets != c.lets {
 				t.Errorf("connects: %v (%s), want %v", lets, a.Error, c.lets)
 			}
@@ -355,7 +355,7 @@ func TestGroup(t *testing.T) {
 		own := filepath.Join(dir, "own")
 		must(t, errors.Join(os.Mkdir(own, 0o700), os.Chown(own, nobody, nobody)))
 		before := tree(t, own)
-		_, a, _ := start(t, "serve", filepath.Join(own, "d", "e", "sock"), as(nobody, nobody, func(cmd *exec.Cmd) {
+		_, a, _ := start(t, "serve", filepath.Join(own, "d", "e", "sock"), as(t, nobody, nobody, func(cmd *exec.Cmd) {
 			cmd.Env = append(cmd.Env, "LISTEN_TEST_GROUP="+strconv.Itoa(group))
 		}))
 		if a.Code != backend.CodeUnavailable || !strings.Contains(a.Error, "a member of the group") {
