@@ -33,6 +33,9 @@ type Options struct {
 	IgnoreFailures bool
 	// Untrusted refuses every provider that touches more than files below the directory of the configuration.
 	Untrusted bool
+	// Observe and OnChange are those of resolver.Config.
+	Observe  func(resolver.Call)
+	OnChange func(resolver.Change)
 }
 
 // Open loads the configuration at path, whose providers are of kinds, and opens it with the zero Options.
@@ -87,7 +90,7 @@ func (f *File) build(o Options) (c resolver.Config, bind func(*resolver.Resolver
 	c = resolver.Config{
 		Providers:      make(map[string]resolver.Provider, len(f.providers)),
 		Cache:          resolver.CacheLimits{Entries: f.settings.Cache.Entries, Bytes: f.settings.Cache.Bytes},
-		IgnoreFailures: o.IgnoreFailures,
+		IgnoreFailures: o.IgnoreFailures, Observe: o.Observe, OnChange: o.OnChange,
 	}
 	if o.StateDir == "" {
 		c.RevisionKey = make([]byte, statedir.KeySize)

@@ -23,6 +23,12 @@ type Config struct {
 	// IgnoreFailures begins afresh, whatever Failures remembers of failing stores and used budgets; what happens is
 	// remembered as ever.
 	IgnoreFailures bool
+	// Observe is told of each call to a store when it has ended; nil: nobody is. It must not block, nor call the Resolver. Apply
+	// keeps the first.
+	Observe func(Call)
+	// OnChange is told that what Snapshot gives has changed; nil: nobody is. It must not block, nor call the Resolver. Apply keeps
+	// the first.
+	OnChange func(Change)
 }
 
 // CacheLimits bound the cache.

@@ -42,7 +42,8 @@ const (
 type hub struct {
 	watching atomic.Int32
 	mu       sync.Mutex
-	watchers map[*watcher]struct{}
+	byKey    map[key]map[*watcher]struct{} // so that an event costs what its own watchers do
+	all      map[*watcher]struct{}
 	closed   bool
 }
 
@@ -57,6 +58,9 @@ type watcher struct {
 	order   []credref.Ref
 }
 
+// maxPending is how many refs have an event waiting for a watcher of everything that does not take them.
+const maxPending = 10_000
+
 // publish tells of ev, whose Ref has no field, to those who watch k, a key of a provider of that scope.
 func (h *hub) publish(scope []Scope, k key, ev Event) {
 	if h.watching.Load() == 0 {
@@ -64,15 +68,15 @@ func (h *hub) publish(scope []Scope, k key, ev Event) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for w := range h.watchers {
-		if w.all {
-			if len(scope) == 0 || slices.Contains(levels(scope, w.subject), k.whom()) {
-				w.put(ev)
-			}
-			continue
-		}
+	for w := range h.byKey[k] {
 		for _, ref := range w.refs[k] {
 			ev.Ref = ref
+			w.put(ev)
+		}
+	}
+	ev.Ref = k.ref()
+	for w := range h.all {
+		if len(scope) == 0 || slices.Contains(levels(scope, w.subject), k.whom()) {
 			w.put(ev)
 		}
 	}
@@ -82,6 +86,10 @@ func (h *hub) publish(scope []Scope, k key, ev Event) {
 func (w *watcher) put(ev Event) {
 	w.mu.Lock()
 	if _, waiting := w.pending[ev.Ref]; !waiting {
+		if w.all && len(w.order) >= maxPending {
+			delete(w.pending, w.order[0])
+			w.order = w.order[1:]
+		}
 		w.order = append(w.order, ev.Ref)
 	}
 	w.pending[ev.Ref] = ev
@@ -111,10 +119,18 @@ func (h *hub) add(w *watcher) bool {
 	if h.closed {
 		return false
 	}
-	if h.watchers == nil {
-		h.watchers = map[*watcher]struct{}{}
+	if h.byKey == nil {
+		h.byKey, h.all = map[key]map[*watcher]struct{}{}, map[*watcher]struct{}{}
 	}
-	h.watchers[w] = struct{}{}
+	if w.all {
+		h.all[w] = struct{}{}
+	}
+	for k := range w.refs {
+		if h.byKey[k] == nil {
+			h.byKey[k] = map[*watcher]struct{}{}
+		}
+		h.byKey[k][w] = struct{}{}
+	}
 	h.watching.Add(1)
 	return true
 }
@@ -122,7 +138,12 @@ func (h *hub) add(w *watcher) bool {
 func (h *hub) remove(w *watcher) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.watchers, w)
+	delete(h.all, w)
+	for k := range w.refs {
+		if delete(h.byKey[k], w); len(h.byKey[k]) == 0 {
+			delete(h.byKey, k)
+		}
+	}
 	h.watching.Add(-1)
 }
 
@@ -134,7 +155,8 @@ func (h *hub) close() {
 
 // watch gives the events of refs, of every secret when there are none, as subject sees them, until ctx ends or the
 // Resolver is closed; then the channel is closed. It is level-triggered: of several events of one ref that nobody took
-// in time, the last is given; first comes how each ref stands.
+// in time, the last is given; first comes how each ref stands. A watcher of everything that takes none loses the oldest events
+// beyond those of 10,000 refs.
 func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []credref.Ref) <-chan Event {
 	out := make(chan Event)
 	w := &watcher{all: len(refs) == 0, subject: subject, refs: map[key][]credref.Ref{}, pending: map[credref.Ref]Event{}, wake: make(chan struct{}, 1)}

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -17,9 +18,11 @@ import (
 type flight struct {
 	p      *provider
 	target *target
-	chain  []string // the providers whose calls led to this one
-	renew  *record  // the record whose lease is to be renewed, nil: fetch
-	began  int64    // when its call went out, by the clock; set by who makes the call
+	chain  []string        // the providers whose calls led to this one
+	cause  context.Context // of the caller for whom it began, without its end; nil: of nobody
+	renew  *record         // the record whose lease is to be renewed, nil: fetch
+	off    int64           // when it began, by the clock
+	began  int64           // when its call went out, by the clock; set by who makes the call
 
 	// Set before it has landed, not changed after.
 	entry *entry
@@ -29,14 +32,18 @@ type flight struct {
 	done     chan struct{} // closed when it has landed; nil as long as nobody waits
 	detached bool          // its result is not kept
 	landed   bool
+	waiters  int
 	renewed  bool // what it brought is the same credential with a longer lease
 	tries    int
 	backoff  *backoff.ExponentialBackOff
 }
 
-// takeOff starts a flight for t. Called with r.mu held; p is to be dispatched after.
-func (r *Resolver) takeOff(p *provider, t *target, chain []string) *flight {
-	f := &flight{p: p, target: t, chain: chain}
+// takeOff starts a flight for t, on behalf of the caller of ctx, nil: of nobody. Called with r.mu held; p is to be dispatched after.
+func (r *Resolver) takeOff(ctx context.Context, p *provider, t *target, chain []string) *flight {
+	f := &flight{p: p, target: t, chain: chain, off: r.clock.exact()}
+	if ctx != nil && r.onCall != nil {
+		f.cause = context.WithoutCancel(ctx)
+	}
 	r.flights[t.key] = f
 	p.queue = append(p.queue, f)
 	return f
@@ -69,8 +76,8 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 }
 
 // find gives what is known of t: an entry, or an error that is remembered, or else the flight to wait for. With force it
-// is always a flight. Called with r.mu held; p is to be dispatched after.
-func (r *Resolver) find(p *provider, t *target, chain []string, force bool) (*entry, *flight, error) {
+// is always a flight, and where d refuses what is known. Called with r.mu held; p is to be dispatched after.
+func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool, d *Demand) (*entry, *flight, error) {
 	switch {
 	case r.closed:
 		return nil, nil, errClosed
@@ -78,10 +85,12 @@ func (r *Resolver) find(p *provider, t *target, chain []string, force bool) (*en
 		return nil, nil, errReplaced
 	}
 	// Looked for again under the lock: a flight may have landed since the caller missed.
+	refused := false
 	if e := r.cache.Peek(t.key); e != nil && !force {
 		now := r.clock.exact()
 		rec := &e.Payload
-		switch {
+		switch refused = d.refuses(rec, now); {
+		case refused:
 		case rec.cred == nil:
 			if now < rec.fresh {
 				r.count.negative.Add(1)
@@ -108,9 +117,14 @@ func (r *Resolver) find(p *provider, t *target, chain []string, force bool) (*en
 		}
 	}
 	f := r.flights[t.key]
-	if force && f != nil && f.renew != nil {
-		f.detached = true // it prolongs what is refused
+	switch {
+	case f == nil:
+	case (force || refused) && f.renew != nil, // it prolongs what is refused
+		refused && d.NoCache && f.began != 0 && r.clock.exact()-f.off >= int64(demandEvery): // it may have been read before
+		f.detached = true
 		f = nil
+	default:
+		r.count.shared.Add(1)
 	}
 	if f == nil {
 		r.count.misses.Add(1)
@@ -119,7 +133,7 @@ func (r *Resolver) find(p *provider, t *target, chain []string, force bool) (*en
 		if t.id == t.key.id {
 			t.id = t.key.id
 		}
-		f = r.takeOff(p, t, chain)
+		f = r.takeOff(ctx, p, t, chainOf(ctx))
 	}
 	return nil, f, nil
 }
@@ -131,10 +145,18 @@ func (r *Resolver) wait(ctx context.Context, f *flight) (*entry, error) {
 		f.done = make(chan struct{})
 	}
 	landed, done := f.landed, f.done
+	if !landed {
+		f.waiters++
+	}
 	r.mu.Unlock()
 	if landed {
 		return f.entry, f.err
 	}
+	defer func() {
+		r.mu.Lock()
+		f.waiters--
+		r.mu.Unlock()
+	}()
 	chain := chainOf(ctx)
 	if len(chain) > 0 {
 		leave, err := r.enter(chain, f.p.name)
@@ -178,21 +200,20 @@ func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credre
 	if err != nil {
 		return nil, err
 	}
-	chain := chainOf(ctx)
 	for i := range targets {
 		t := &targets[i]
 		if h != nil {
 			h.pin(t.key)
 		}
 		r.mu.Lock()
-		e, f, err := r.find(p, t, chain, false)
+		e, f, err := r.find(ctx, p, t, false, nil)
 		p.dispatch()
 		r.mu.Unlock()
 		if f != nil {
 			e, err = r.wait(ctx, f)
 		}
 		if err == nil {
-			return r.answer(p, e, ref, h)
+			return r.answer(p, e, ref, h, nil)
 		}
 		if backend.CodeOf(err) != backend.CodeNotFound || i == len(targets)-1 {
 			return nil, err
@@ -230,13 +251,20 @@ func (r *Resolver) aim(ctx context.Context, ref credref.Ref, subject *credref.Su
 }
 
 // answer gives the part of e that ref selects, and lets later hits find it.
-func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle) (*Value, error) {
-	if v := r.again(ref, h); v != nil {
-		return v, nil // another who waited was faster
-	}
+func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle, d *Demand) (*Value, error) {
 	rec := &e.Payload
+	if d.plain() {
+		if v := r.again(ref, h); v != nil {
+			return v, nil // another who waited was faster
+		}
+	} else if err := d.tooStale(rec, r.clock.exact()); err != nil {
+		return nil, err
+	}
 	secret, err := selectSecret(rec.cred, ref.Field)
 	if err != nil {
+		if d != nil && d.Whole && ref.Field == "" && errors.Is(err, backend.ErrFieldRequired) {
+			return &Value{fields: rec.cred.Fields, known: rec.known, stale: rec.stale}, nil // an error to who asks for one secret
+		}
 		return nil, err
 	}
 	v := &Value{secret: secret, known: rec.known, stale: rec.stale}
@@ -260,8 +288,8 @@ func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle) (*V
 	return v, nil
 }
 
-// resolveAll is ResolveAll for subject, that of ctx when nil.
-func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *credref.Subject) []Outcome {
+// resolveAll is ResolveAll for subject, that of ctx when nil, with a demand that may be nil.
+func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *credref.Subject, d *Demand) []Outcome {
 	// item is a ref that the cache does not answer. Those of one secret find the same flight.
 	type item struct {
 		i       int // of its ref
@@ -279,8 +307,10 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 	}
 	for i, ref := range refs {
 		outcomes[i].Ref = ref
-		if outcomes[i].Value = r.cache.Get(&ref, now); outcomes[i].Value != nil {
-			continue
+		if d.plain() {
+			if outcomes[i].Value = r.cache.Get(&ref, now); outcomes[i].Value != nil {
+				continue
+			}
 		}
 		p, targets, err := r.aim(ctx, ref, subject)
 		if err != nil {
@@ -292,7 +322,6 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		}
 		items = append(items, item{i: i, p: p, targets: targets})
 	}
-	chain := chainOf(ctx)
 	round := make([]*item, len(items))
 	for i := range items {
 		round[i] = &items[i]
@@ -309,7 +338,7 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 			r.flights = make(map[key]*flight, len(round)) // growing to it would take twice the memory
 		}
 		for _, it := range round {
-			it.entry, it.flight, it.err = r.find(it.p, &it.targets[0], chain, false)
+			it.entry, it.flight, it.err = r.find(ctx, it.p, &it.targets[0], false, d)
 		}
 		for _, it := range round { // only now, so that they go out together
 			it.p.dispatch()
@@ -318,6 +347,7 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		next := round[:0]
 		for _, it := range round {
 			if it.flight != nil {
+				outcomes[it.i].Waited = true
 				it.entry, it.err = r.wait(ctx, it.flight)
 			}
 			if it.err != nil && backend.CodeOf(it.err) == backend.CodeNotFound && len(it.targets) > 1 {
@@ -332,7 +362,7 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		out := &outcomes[it.i]
 		err := it.err
 		if err == nil {
-			out.Value, err = r.answer(it.p, it.entry, out.Ref, nil)
+			out.Value, err = r.answer(it.p, it.entry, out.Ref, nil, d)
 		} else if isReplaced(err) {
 			out.Value, err = r.resolve(ctx, out.Ref, subject, nil)
 		}
@@ -370,7 +400,7 @@ func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string,
 		var f *flight
 		if r.flights[t.key] != nil || e.Payload.refused == 0 || now-e.Payload.refused >= int64(reportEvery) {
 			e.Payload.refused = now
-			_, f, err = r.find(p, t, chainOf(ctx), true)
+			_, f, err = r.find(ctx, p, t, true, nil)
 			p.dispatch()
 		}
 		r.mu.Unlock()
@@ -386,64 +416,13 @@ func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string,
 		if f == nil && !e.Live(now) {
 			break
 		}
-		v, err := r.answer(p, e, ref, nil)
+		v, err := r.answer(p, e, ref, nil, nil)
 		if err != nil {
 			return nil, refError(ref, err)
 		}
 		return v, nil
 	}
 	return r.resolve(ctx, ref, subject, nil)
-}
-
-// revoke is Revoke for subject.
-func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.Subject) error {
-	p, targets, err := r.aim(ctx, ref, &subject)
-	if err != nil {
-		return refError(ref, err)
-	}
-	var rec *record
-	var place key
-	r.mu.Lock()
-	if p.retired && !r.closed {
-		r.mu.Unlock()
-		return r.revoke(ctx, ref, subject) // to its successor
-	}
-	for _, t := range targets {
-		if f := r.flights[t.key]; f != nil {
-			f.detached = true
-			delete(r.flights, t.key)
-		}
-		if e := r.cache.Peek(t.key); rec == nil && e != nil && e.Payload.cred != nil {
-			rec, place = &e.Payload, t.key
-			r.cache.Remove(t.key)
-			r.publish(rec, EventRevoked, nil)
-			p.running.Add(1)
-			r.calls.Add(1)
-		}
-	}
-	closed := r.closed
-	r.mu.Unlock()
-	switch {
-	case closed:
-		return refError(ref, errClosed)
-	case rec == nil:
-		return refError(ref, backend.Errorf(backend.CodeNotFound, "no credential of it is known here, so that there is none to revoke"))
-	}
-	if err := p.revoke(ctx, rec); err != nil {
-		return refError(ref, err)
-	}
-	// Who asked while the store was at it may have been given it once more.
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if f := r.flights[place]; f != nil && rec.cred.Lease == nil { // a lease is never given twice
-		f.detached = true
-		delete(r.flights, place)
-	}
-	if e := r.cache.Peek(place); e != nil && e.Payload.cred != nil && e.Payload.known.revision == rec.known.revision {
-		r.cache.Remove(place)
-		r.publish(rec, EventRevoked, nil)
-	}
-	return nil
 }
 
 func isReplaced(err error) bool { return err == errReplaced }

@@ -45,6 +45,7 @@ func playModel(t *rapid.T) {
 	past := map[string][]version{} // what it held
 	floor := map[string]time.Time{}
 	var fail backend.Code
+	failed := map[backend.Code]time.Time{} // when it last ceased to fail so
 	writes := 0
 	ids := []string{"a", "b", "c"}
 	store := &flaky{get: func(ctx context.Context, req backend.Request) (*backend.Credential, error) {
@@ -87,6 +88,8 @@ func playModel(t *rapid.T) {
 				}
 			case code == fail, fail != "" && code == backend.CodeAuthRequired:
 				return
+			case now.Sub(failed[code]) <= 2*latency:
+				return // of a fetch that was under way: what a handle holds is fetched again once it is forgotten
 			case code == backend.CodeAuthRequired, code == backend.CodeUnavailable && backend.RetryAfter(err) > 0:
 				return // the pause after a refused login
 			}
@@ -164,11 +167,13 @@ func playModel(t *rapid.T) {
 			write(id, fmt.Sprint("v", writes))
 			r.Wrote(ref(id))
 			floor[id] = time.Now()
+			time.Sleep(time.Millisecond) // what a handle holds is read again in this very moment; the next write comes after it
 		},
 		"forget": func(t *rapid.T) {
 			id := drawID(t)
 			r.Forget(ref(id))
 			floor[id] = time.Now()
+			time.Sleep(time.Millisecond) // as above
 		},
 		"report": func(t *rapid.T) {
 			id := drawID(t)
@@ -180,9 +185,13 @@ func playModel(t *rapid.T) {
 			}
 		},
 		"fail": func(t *rapid.T) {
+			failed[fail] = time.Now()
 			fail = rapid.SampledFrom([]backend.Code{backend.CodeUnavailable, backend.CodeDenied, backend.CodeAuthRequired}).Draw(t, "code")
 		},
-		"heal": func(*rapid.T) { fail = "" },
+		"heal": func(*rapid.T) {
+			failed[fail] = time.Now()
+			fail = ""
+		},
 		"wait": func(t *rapid.T) {
 			time.Sleep(time.Duration(rapid.Int64Range(0, int64(2*time.Minute)).Draw(t, "for")))
 		},

@@ -32,6 +32,7 @@ type provider struct {
 
 	// Guarded by Resolver.mu.
 	queue   []*flight
+	active  int // calls under way
 	retired bool
 	single  bool // the batch call turned out not to be one
 }
@@ -55,6 +56,7 @@ func newProvider(r *Resolver, name string, p Provider, ignoreFailures bool) *pro
 func (p *provider) dispatch() {
 	for len(p.queue) > 0 && !p.retired && p.calls.TryAcquire(1) {
 		group := p.next()
+		p.active++
 		p.running.Add(1)
 		p.r.calls.Add(1)
 		go p.work(group)
@@ -86,6 +88,7 @@ func (p *provider) work(group []*flight) {
 		p.calls.Release(1)
 		// Others who wait for a call come first: TryAcquire fails while there are any, and they dispatch when done.
 		if len(p.queue) == 0 || p.retired || !p.calls.TryAcquire(1) {
+			p.active--
 			p.r.mu.Unlock()
 			return
 		}
@@ -150,7 +153,18 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 		}
 	}()
 	p.r.count.calls.Add(1)
+	op, began := OpGet, time.Now()
+	defer func() {
+		all := err
+		if all == nil && len(group) == 1 && len(results) == 1 {
+			all = results[0].Err
+		}
+		if !errors.Is(err, errNoBatch) {
+			p.observe(group[0].cause, op, len(group), began, p.judge(ctx, all))
+		}
+	}()
 	if len(group) > 1 {
+		op = OpBatch
 		p.r.count.batches.Add(1)
 		reqs := make([]backend.Request, len(group))
 		for i, f := range group {
@@ -179,7 +193,9 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 // renew prolongs the lease of f.renew, and gives its credential with the new lease; nil when only a new credential helps.
 func (p *provider) renew(ctx context.Context, f *flight) (*backend.Credential, error) {
 	was := f.renew.cred
+	began := time.Now()
 	lease, err := backend.Renew(ctx, p.Backend, *was.Lease, f.renew.length)
+	p.observe(f.cause, OpRenew, 1, began, p.judge(ctx, err))
 	switch {
 	case err == nil && lease.Duration > 0:
 	case err != nil && (unavailable(err) || ctx.Err() != nil):
@@ -312,7 +328,9 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 	}()
 	if err = p.calls.Acquire(ctx, 1); err == nil {
 		held = 1
+		began := time.Now()
 		err = backend.Revoke(ctx, p.Backend, rec.target.request(), rec.cred)
+		p.observe(context.WithoutCancel(caller), OpRevoke, 1, began, p.judge(ctx, err))
 	}
 	if err != nil && caller.Err() != nil {
 		return caller.Err()

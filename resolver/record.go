@@ -18,6 +18,7 @@ type record struct {
 	target *target
 	stale  bool // served past fresh
 
+	got     int64 // when it was fetched, or found to be missing
 	fresh   int64 // until then it is served as it is
 	last    int64 // until then it may be served stale
 	noStale bool  // the store was heard, and did not confirm it
@@ -61,7 +62,8 @@ const (
 	reportEvery  = 10 * time.Second
 	minRefresh   = time.Second // between two fetches of a successor
 	maxRefresh   = 30 * time.Second
-	leaseSlack   = 2 * time.Second // by which the same point in time may be told differently
+	pastRefresh  = 30 * time.Second // where a store advises to fetch a successor at a time that is over
+	leaseSlack   = 2 * time.Second  // by which the same point in time may be told differently
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 5 * time.Second // a store that asks for more is not waited for
 )
@@ -70,8 +72,8 @@ const (
 func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (record, error) {
 	p, t := f.p, f.target
 	wall := time.Now().Round(0) // what leaves here is compared by the wall clock, which goes on while the machine sleeps
-	rec := record{cred: c, target: t, known: &known{
-		typ: c.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata,
+	rec := record{cred: c, target: t, got: now, known: &known{
+		typ: c.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata, fetched: wall,
 	}}
 	if rec.known.typ == "" {
 		rec.known.typ = p.typeOf(t.key.id)
@@ -102,7 +104,13 @@ func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (recor
 	// A third is left for the successor, and not all of them are fetched at the same moment.
 	wait := time.Duration(float64(life) * (0.60 + 0.066*rand.Float64()))
 	if !c.RefreshAfter.IsZero() {
-		wait = c.RefreshAfter.Sub(wall)
+		// Somewhat later, so that many that are due at one moment do not come together. One that is always in the past must not
+		// make us ask all the time.
+		if wait = c.RefreshAfter.Sub(wall); wait > 0 {
+			wait += rand.N(min(wait/10, time.Second) + 1)
+		} else {
+			wait = pastRefresh
+		}
 	}
 	rec.refresh = now + int64(min(max(wait, minRefresh), life))
 	return rec, nil
@@ -145,7 +153,11 @@ func (r *Resolver) install(rec record, now int64) *entry {
 		r.cache.Remove(k)
 		return e
 	}
+	r.entries[k.provider]++
 	r.schedule(e, now)
+	if rec.cred != nil {
+		r.changed(ChangeKept)
+	}
 	return e
 }
 
@@ -225,7 +237,7 @@ func (r *Resolver) renewOrFetch(p *provider, e *entry) {
 		return
 	}
 	r.count.refreshes.Add(1)
-	f := r.takeOff(p, rec.target, nil)
+	f := r.takeOff(nil, p, rec.target, nil)
 	if l := rec.cred.Lease; l != nil && l.Renewable && !rec.capped {
 		f.renew = rec
 	}
@@ -253,6 +265,9 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	}
 	r.count.failed.Add(1)
 	if old == nil || old.Payload.cred == nil {
+		if e := r.recall(f.target, err, now); e != nil {
+			return e, nil
+		}
 		if backend.CodeOf(err) == backend.CodeNotFound {
 			r.installNegative(p, f.target, err, now)
 		}
@@ -264,13 +279,16 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	case code == backend.CodeNotFound:
 		r.installNegative(p, f.target, err, now)
 		r.publish(rec, EventFailed, err)
+		r.changed(ChangeEnded)
 		return nil, err
 	case code == backend.CodeDenied, code == backend.CodeExpired:
 		r.cache.Remove(k)
 		r.publish(rec, EventFailed, err)
+		r.changed(ChangeEnded)
 		return nil, err
 	case !unavailable(err):
 		rec.noStale = true
+		r.changed(ChangeEnded)
 	}
 	if now >= rec.end() {
 		r.cache.Remove(k)
@@ -296,6 +314,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 
 // succeed installs rec, which f brought, after old, which may be nil.
 func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now int64) *entry {
+	delete(r.kept, f.target.key)
 	kind := EventResolved
 	if old != nil && old.Payload.cred != nil {
 		kind = EventRotated
@@ -318,5 +337,5 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 }
 
 func (r *Resolver) installNegative(p *provider, t *target, err error, now int64) {
-	r.install(record{err: err, target: t, fresh: now + int64(p.NegativeTTL)}, now)
+	r.install(record{err: err, target: t, got: now, fresh: now + int64(p.NegativeTTL)}, now)
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,11 +33,17 @@ type Resolver struct {
 
 	providers atomic.Pointer[map[string]*provider] // never written to once published
 
+	onCall   func(Call)   // nil: nobody
+	onChange func(Change) // nil: nobody
+
 	mu      sync.Mutex // guards what follows, every record, every provider's queue, and writes to the cache
 	revise  *reviser
 	flights map[key]*flight
-	pins    map[key]int  // open handles
-	waits   map[edge]int // calls that wait for another provider
+	pins    map[key]int    // open handles
+	waits   map[edge]int   // calls that wait for another provider
+	entries map[string]int // in the cache, by provider
+	kept    map[key]*Remembered
+	owed    map[key]*record // whose revocation at the store failed
 	seq     uint64
 	closed  bool
 }
@@ -66,10 +73,16 @@ func New(c Config) (*Resolver, error) {
 		flights:  map[key]*flight{},
 		pins:     map[key]int{},
 		waits:    map[edge]int{},
+		entries:  map[string]int{},
+		kept:     map[key]*Remembered{},
+		owed:     map[key]*record{},
+		onCall:   c.Observe,
+		onChange: c.OnChange,
 	}
 	r.clock.now.Store(asleep)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
-	r.cache = cache.New[key](c.Cache.orDefault(), func(_ key, e *entry) {
+	r.cache = cache.New[key](c.Cache.orDefault(), func(k key, e *entry) { // r.mu is held
+		r.entries[k.provider]--
 		if e.Payload.timer != nil {
 			e.Payload.timer.Stop()
 		}
@@ -155,6 +168,17 @@ func (r *Resolver) retire(p *provider) {
 		}
 	}
 	r.cache.RemoveIf(func(k key, _ *entry) bool { return k.provider == p.name })
+	for k := range r.kept {
+		if k.provider == p.name {
+			delete(r.kept, k)
+		}
+	}
+	for k := range r.owed {
+		if k.provider == p.name {
+			delete(r.owed, k)
+		}
+	}
+	r.changed(ChangeEnded)
 }
 
 func same(a, b backend.Backend) bool {
@@ -266,7 +290,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref credref.Ref) (*Value, error)
 // ResolveAll gives one Outcome for each of refs, in their order. Distinct secrets are fetched once, together, in the
 // store's batch call where it has one; that one fails does not keep the others from being answered.
 func (r *Resolver) ResolveAll(ctx context.Context, refs []credref.Ref) []Outcome {
-	return r.resolveAll(ctx, refs, nil)
+	return r.resolveAll(ctx, refs, nil, nil)
 }
 
 // Outcome is what became of one ref: a Value or an error, never both.
@@ -274,6 +298,8 @@ type Outcome struct {
 	Ref   credref.Ref
 	Value *Value
 	Err   error // a *RefError
+	// Waited: the answer waited for a fetch.
+	Waited bool
 }
 
 // For gives a View for subject.
@@ -296,10 +322,15 @@ func (r *Resolver) Report(ctx context.Context, ref credref.Ref, revision string)
 	return r.report(ctx, ref, revision, nil)
 }
 
-// Forget ends what is known of ref's secret, for every subject. A fetch under way is detached: who waits for it gets its
-// result, which is not kept. Open handles fetch again.
-func (r *Resolver) Forget(ref credref.Ref) {
-	r.forget(func(k key) bool { return k.provider == ref.Provider && k.id == ref.ID && k.version == ref.Version })
+// Forget ends what is known of ref's secret, for every subject, and tells how many entries that were. A fetch under way is
+// detached: who waits for it gets its result, which is not kept. What an open Handle holds is fetched again at once.
+func (r *Resolver) Forget(ref credref.Ref) int {
+	return r.forget(func(k key) bool { return k.provider == ref.Provider && k.id == ref.ID && k.version == ref.Version })
+}
+
+// Invalidate is Forget of all ids of a provider that begin with prefix, whatever their version.
+func (r *Resolver) Invalidate(provider, prefix string) int {
+	return r.forget(func(k key) bool { return k.provider == provider && strings.HasPrefix(k.id, prefix) })
 }
 
 // Wrote tells that ref's secret was put or deleted through its backend: whatever was known of any of its versions, that
@@ -318,22 +349,43 @@ func (r *Resolver) Wrote(ref credref.Ref) {
 	})
 }
 
-func (r *Resolver) forget(which func(key) bool) {
+func (r *Resolver) forget(which func(key) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	wanted := map[key]*target{} // by an open handle
 	for k, f := range r.flights {
 		if which(k) {
 			f.detached = true
 			delete(r.flights, k)
+			if r.pins[k] > 0 {
+				wanted[k] = f.target
+			}
 		}
 	}
-	r.cache.RemoveIf(func(k key, _ *entry) bool { return which(k) })
-}
-
-// Revoke ends the credential of ref that is known here, at once for every holder of a handle, and then at its store. It
-// returns ErrNotFound when none is known, errors.ErrUnsupported when the store cannot end one.
-func (r *Resolver) Revoke(ctx context.Context, ref credref.Ref) error {
-	return r.revoke(ctx, ref, credref.SubjectFrom(ctx))
+	n := 0
+	r.cache.RemoveIf(func(k key, e *entry) bool {
+		if !which(k) {
+			return false
+		}
+		n++
+		if r.pins[k] > 0 {
+			wanted[k] = e.Payload.target
+		}
+		return true
+	})
+	for k := range r.kept {
+		if which(k) {
+			delete(r.kept, k)
+		}
+	}
+	r.changed(ChangeEnded)
+	for k, t := range wanted {
+		if p := r.owner(k); p != nil && !p.retired && !r.closed {
+			r.takeOff(nil, p, t, nil)
+			p.dispatch()
+		}
+	}
+	return n
 }
 
 // Source gives a backend.Source of ref, for a setting of another provider: it is resolved when asked. What is rejected is
@@ -364,7 +416,7 @@ func (r *Resolver) Source(ref credref.Ref) backend.Source {
 
 // counters are what Stats shows.
 type counters struct {
-	misses, negative, stale, calls, batches, fetched, retries, failed, refreshes, renewals atomic.Uint64
+	misses, negative, stale, shared, calls, batches, fetched, retries, failed, refreshes, renewals atomic.Uint64
 }
 
 // Stats are counts since New. Hits are not among them: counting would cost what they cost.
@@ -372,6 +424,7 @@ type Stats struct {
 	Misses        uint64 // lookups that no fresh value answered at once
 	NegativeHits  uint64 // of them, answered by a remembered "not found"
 	StaleHits     uint64 // of them, answered by a value past its time
+	Shared        uint64 // of them, answered by a fetch that another had begun
 	Calls         uint64 // calls to stores that read secrets
 	BatchCalls    uint64 // of them, batch calls
 	Fetched       uint64 // secrets that calls gave
@@ -397,7 +450,7 @@ func (r *Resolver) Stats() Stats {
 	}
 	r.mu.Unlock()
 	return Stats{
-		Misses: r.count.misses.Load(), NegativeHits: r.count.negative.Load(), StaleHits: r.count.stale.Load(),
+		Misses: r.count.misses.Load(), NegativeHits: r.count.negative.Load(), StaleHits: r.count.stale.Load(), Shared: r.count.shared.Load(),
 		Calls: r.count.calls.Load(), BatchCalls: r.count.batches.Load(), Fetched: r.count.fetched.Load(),
 		Failed: r.count.failed.Load(), Retries: r.count.retries.Load(), Refreshes: r.count.refreshes.Load(),
 		Renewals: r.count.renewals.Load(), Entries: size.Entries, Bytes: size.Bytes, Evicted: size.Evicted,

@@ -53,11 +53,7 @@ func whole(c *backend.Credential) (backend.Secret, error) {
 	if s, ok := c.Fields["value"]; ok {
 		return s, nil
 	}
-	return backend.Secret{}, &backend.Error{
-		Code:   backend.CodeFieldRequired,
-		Reason: "the secret has several fields: " + listNames(c.Fields),
-		Remedy: "name one with #field",
-	}
+	return backend.Secret{}, FieldRequired(c.Fields)
 }
 
 func member(c *backend.Credential, name string) (backend.Secret, error) {

@@ -23,16 +23,40 @@ type known struct {
 	expires      time.Time
 	refreshAfter time.Time
 	metadata     map[string]string
+	fetched      time.Time
+}
+
+// ValueFacts are what a Value is made of.
+type ValueFacts struct {
+	Secret                         backend.Secret
+	Fields                         map[string]backend.Secret
+	Type                           backend.Type
+	Version, Revision              string
+	Expires, RefreshAfter, Fetched time.Time
+	Stale                          bool
+	Metadata                       map[string]string
+}
+
+// NewValue gives a Value of f, whose maps it keeps; it is for who answers in the place of a Resolver, as a sidecar's client
+// does.
+func NewValue(f ValueFacts) *Value {
+	return &Value{secret: f.Secret, fields: f.Fields, stale: f.Stale, known: &known{
+		typ: f.Type, version: f.Version, revision: f.Revision, expires: f.Expires, refreshAfter: f.RefreshAfter,
+		metadata: f.Metadata, fetched: f.Fetched,
+	}}
 }
 
 // String gives backend.Redacted.
 func (v *Value) String() string { return backend.Redacted }
 
-// Secret is the one secret that the ref selects.
+// Secret is the one secret that the ref selects; zero of a secret with several fields that was asked for whole.
 func (v *Value) Secret() backend.Secret { return v.secret }
 
 // Fields are the parts of a structured secret, for a ref that names none; nil otherwise. The map is the caller's.
 func (v *Value) Fields() map[string]backend.Secret { return maps.Clone(v.fields) }
+
+// HasFields reports whether Fields has any.
+func (v *Value) HasFields() bool { return len(v.fields) > 0 }
 
 // Type says how the credential is used; it is never empty.
 func (v *Value) Type() backend.Type { return v.known.typ }
@@ -52,6 +76,12 @@ func (v *Value) RefreshAfter() time.Time { return v.known.refreshAfter }
 
 // Stale reports whether v was served past its time to live.
 func (v *Value) Stale() bool { return v.stale }
+
+// Fetched is when the store gave it, or confirmed it last by renewing its lease.
+func (v *Value) Fetched() time.Time { return v.known.fetched }
+
+// HasMetadata reports whether Metadata has any.
+func (v *Value) HasMetadata() bool { return len(v.known.metadata) > 0 }
 
 // Metadata tells about the secret and is never secret itself. The map is the caller's.
 func (v *Value) Metadata() map[string]string { return maps.Clone(v.known.metadata) }

@@ -23,7 +23,7 @@ func (v *View) Resolve(ctx context.Context, ref credref.Ref) (*Value, error) {
 
 // ResolveAll is Resolver.ResolveAll for the view's subject.
 func (v *View) ResolveAll(ctx context.Context, refs []credref.Ref) []Outcome {
-	return v.r.resolveAll(ctx, refs, &v.subject)
+	return v.r.resolveAll(ctx, refs, &v.subject, nil)
 }
 
 // Handle gives a Handle on ref. It does no I/O.
@@ -40,16 +40,16 @@ func (v *View) Report(ctx context.Context, ref credref.Ref, revision string) (*V
 }
 
 // Forget is Resolver.Forget for what the view's subject sees.
-func (v *View) Forget(ref credref.Ref) {
+func (v *View) Forget(ref credref.Ref) int {
 	p, err := v.r.lookup(ref)
 	if err != nil {
-		return
+		return 0
 	}
 	targets, err := p.targets(ref, v.subject)
 	if err != nil {
-		return
+		return 0
 	}
-	v.r.forget(func(k key) bool {
+	return v.r.forget(func(k key) bool {
 		for _, t := range targets {
 			if t.key == k {
 				return true

@@ -1,0 +1,74 @@
+package resolver
+
+import (
+	"context"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/credref"
+)
+
+// Demand is what a caller asks beyond a ref. The zero Demand is what Resolve gives.
+type Demand struct {
+	// MinFreshness is how much longer a credential must live. One whose Expires comes sooner is fetched anew, and what the
+	// store then gives is the answer. It has no effect on one without an end.
+	MinFreshness time.Duration
+	// MaxStale is how far past its time a value may be. Nil: the provider's bound; else the lesser of both; zero: no value past
+	// its time.
+	MaxStale *time.Duration
+	// NoCache fetches from the store, at most once a second for each secret: who asks within that second gets what was fetched.
+	NoCache bool
+	// Whole gives a secret with several fields, of which the ref names none, as a Value whose Secret is zero and whose Fields
+	// are all of them, where it is field_required otherwise.
+	Whole bool
+}
+
+// demandEvery is how long what was fetched is new enough for any Demand.
+const demandEvery = time.Second
+
+// plain reports whether d asks for nothing that what is cached could lack.
+func (d *Demand) plain() bool {
+	return d == nil || d.MinFreshness == 0 && d.MaxStale == nil && !d.NoCache
+}
+
+// refuses reports whether rec is not good enough for d.
+func (d *Demand) refuses(rec *record, now int64) bool {
+	switch {
+	case d.plain():
+		return false
+	case now-rec.got < int64(demandEvery) && !rec.stale:
+		return false
+	case d.NoCache:
+		return true
+	case rec.cred == nil:
+		return false
+	case d.MaxStale != nil && now-rec.fresh > int64(*d.MaxStale) && (rec.stale || now >= rec.fresh):
+		return true
+	}
+	return d.MinFreshness > 0 && !rec.known.expires.IsZero() && time.Until(rec.known.expires) < d.MinFreshness
+}
+
+// tooStale is the error for who gets rec, which was served for want of another, and does not want it.
+func (d *Demand) tooStale(rec *record, now int64) error {
+	if d == nil || d.MaxStale == nil || !rec.stale || now-rec.fresh <= int64(*d.MaxStale) {
+		return nil
+	}
+	return backend.Errorf(backend.CodeUnavailable, "the store is unavailable, and the value that is known is older than was asked for")
+}
+
+// ResolveWith is ResolveAll with a demand.
+func (r *Resolver) ResolveWith(ctx context.Context, refs []credref.Ref, d Demand) []Outcome {
+	return r.resolveAll(ctx, refs, nil, &d)
+}
+
+// ResolveWith is Resolver.ResolveWith for the view's subject.
+func (v *View) ResolveWith(ctx context.Context, refs []credref.Ref, d Demand) []Outcome {
+	return v.r.resolveAll(ctx, refs, &v.subject, &d)
+}
+
+// Cached gives the value of ref if it can be given at once, by the way of a hit: no lock, no allocation. It is nil otherwise,
+// and for refs of providers with a scope.
+func (r *Resolver) Cached(ref *credref.Ref) *Value { return r.cache.Get(ref, r.clock.now.Load()) }
+
+// Cached is Resolver.Cached.
+func (v *View) Cached(ref *credref.Ref) *Value { return v.r.Cached(ref) }
