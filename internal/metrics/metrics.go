@@ -40,7 +40,8 @@ type Metrics struct {
 	names atomic.Pointer[names]
 
 	connections atomic.Int64
-	oldest      atomic.Int64 // when the oldest value that was served since the last scrape was fetched, in Unix nanoseconds
+	retired     atomic.Uint64 // hits of providers that are gone, so that the sum of all never falls
+	oldest      atomic.Int64  // when the oldest value that was served since the last scrape was fetched, in Unix nanoseconds
 }
 
 type source struct{ Source }
@@ -124,8 +125,16 @@ func (m *Metrics) Allow(providers, consumers []string) {
 			now.consumers[name] = &consumer{}
 		}
 	}
+	for name, p := range old.providers {
+		if now.providers[name] == nil {
+			m.retired.Add(p.avoided())
+		}
+	}
 	m.names.Store(now)
 }
+
+// avoided is how many refs cost no call.
+func (p *provider) avoided() uint64 { return p.hits.Load() + p.negative.Load() }
 
 func (m *Metrics) provider(name string) *provider {
 	now := m.names.Load()

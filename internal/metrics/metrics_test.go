@@ -275,6 +275,8 @@ func TestResolver(t *testing.T) {
 	if _, there := value(families, "breaker_failures", "provider", "hidden"); there {
 		t.Error("a provider that is in no list is shown")
 	}
+	m.Allow(nil, nil)
+	want(t, scrape(t, m, metrics.Now{}), 1, "store_calls_avoided_total")
 	if size, _ := value(families, "cache_bytes"); size <= 0 {
 		t.Errorf("the cache has %v bytes", size)
 	}

@@ -117,9 +117,9 @@ func (m *Metrics) WriteTo(w io.Writer, now Now) (int64, error) {
 
 func (m *Metrics) writeResolver(x *exposition, set *names, s *source) {
 	stats := s.Stats()
-	var hits uint64
+	hits := m.retired.Load()
 	for _, p := range set.providers {
-		hits += p.hits.Load() + p.negative.Load()
+		hits += p.avoided()
 	}
 	x.total("store_calls_avoided_total", "Refs that cost no call of their own: from the cache, or one fetch for several who waited.", hits+stats.Shared)
 	x.gauge("cache_entries", "Secrets in the cache.", float64(stats.Entries))
