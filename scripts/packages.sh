@@ -12,6 +12,7 @@ want secret-tool libsecret-tools
 want python3 python3
 want openssl openssl
 want jq jq
+want curl curl
 want make make
 want node nodejs
 [ -n "$need" ] || { echo "all there"; exit 0; }

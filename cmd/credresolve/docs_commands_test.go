@@ -57,6 +57,8 @@ var programs = map[string][2]string{
 	"adapter.js":        {"node", "apt-get install nodejs"},
 	"go -C ":            {"go", "https://go.dev/dl"},
 	"git apply ":        {"git", "apt-get install git"},
+	"jq ":               {"jq", "apt-get install jq"},
+	"curl ":             {"curl", "apt-get install curl"},
 }
 
 // Every command on the pages runs, and prints what is shown. A block of language sh or bash must succeed; in one of
@@ -125,6 +127,7 @@ func newMachine(t *testing.T, p page) *machine {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CREDRESOLVE_CONFIG=" + filepath.Join(dir, "credresolve.yaml"), "LC_ALL=C",
 		"GORACE=atexit_sleep_ms=0", // a second for each command otherwise
 		"API_KEY=from-the-environment",
+		"CREDRESOLVE_SOCKET=" + filepath.Join(dir, "run/user/1000/credresolve/sock"),
 	}}
 	for _, name := range []string{"GOCACHE", "GOMODCACHE"} { // those of an empty home would be filled first
 		if out, err := exec.Command("go", "env", name).Output(); err == nil {
@@ -145,7 +148,7 @@ func newMachine(t *testing.T, p page) *machine {
 		}
 	}
 	m.outside = strings.NewReplacer(outside...)
-	for _, d := range []string{home, filepath.Join(dir, "run/app"), filepath.Join(dir, "run/keys"), filepath.Join(dir, "corp")} {
+	for _, d := range []string{home, filepath.Join(dir, "run/app"), filepath.Join(dir, "run/keys"), filepath.Join(dir, "run/user/1000"), filepath.Join(dir, "corp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
+	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/credref/document"
 )
 
@@ -313,7 +314,7 @@ func leaves(path string, t reflect.Type) (names []string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct || t == reflect.TypeFor[backend.Source]() {
+	if t.Kind() != reflect.Struct || t == reflect.TypeFor[backend.Source]() || t == reflect.TypeFor[credref.Ref]() {
 		return []string{path}
 	}
 	for i := range t.NumField() {
@@ -330,10 +331,17 @@ func leaves(path string, t reflect.Type) (names []string) {
 // A table of the settings that all providers share may name a group of them, such as cache, in the place of each.
 func TestDocsNameEverySharedSetting(t *testing.T) {
 	t.Parallel()
-	p := read(t, "docs/configuration.md")
 	file, common := config.Types()
-	for section, typ := range map[string]reflect.Type{"Top level": file, "Every provider": common} {
-		documented, settings := keys(p.cells(t, section, "key")[1:]), leaves("", typ)
+	for _, table := range []struct {
+		page, section, path string
+		typ                 reflect.Type
+	}{
+		{"docs/configuration.md", "Top level", "", file},
+		{"docs/configuration.md", "Every provider", "", common},
+		{"docs/sidecar.md", "Settings", "serve", reflect.TypeFor[config.Serve]()},
+	} {
+		p, section := read(t, table.page), table.section
+		documented, settings := keys(p.cells(t, section, "key")[1:]), leaves(table.path, table.typ)
 		for _, s := range settings {
 			if !slices.ContainsFunc(documented, func(d string) bool { return s == d || strings.HasPrefix(s, d+".") }) {
 				t.Errorf("%s, %s: %s is missing", p.name, section, s)
@@ -449,7 +457,7 @@ func completed(t *testing.T, args ...string) (words []string) {
 func TestDocsNameEveryCommandAndFlag(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
-	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/configuration.md"} {
+	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/configuration.md", "docs/sidecar.md"} {
 		text.WriteString(strings.Join(read(t, name).lines, "\n"))
 	}
 	var documented []string

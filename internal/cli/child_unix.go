@@ -24,6 +24,9 @@ var passedOn = []os.Signal{
 // ending are the signals that end a command.
 var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 
+// isHangup reports whether sig asks a server to read its configuration again.
+func isHangup(sig os.Signal) bool { return sig == syscall.SIGHUP }
+
 // notify has the signals sent to ch, but for those that whoever started us wants to be ignored, as nohup does.
 func notify(ch chan<- os.Signal, signals []os.Signal) {
 	for _, sig := range signals {

@@ -44,3 +44,6 @@ const errNoData = syscall.Errno(232)
 func isBrokenPipe(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ERROR_BROKEN_PIPE) || errors.Is(err, errNoData)
 }
+
+// isHangup: there is no such signal; POST /v1/reload does the same.
+func isHangup(os.Signal) bool { return false }

@@ -1,0 +1,336 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/statedir"
+	"github.com/credresolve/credresolve/resolver"
+)
+
+var _ resolver.Interface = (*Client)(nil)
+
+// Config says which sidecar a Client talks to. The zero Config is that of this user, on its Unix socket.
+type Config struct {
+	// Socket is the path of the sidecar's Unix socket. Empty, without Address: $CREDRESOLVE_SOCKET, else
+	// $XDG_RUNTIME_DIR/credresolve/sock, else sock in the state directory.
+	Socket string
+	// Address is that of a TCP listener on this machine, as http://127.0.0.1:8270, in place of a socket.
+	Address string
+	// Token is a bearer token: a session's, or that of a TCP listener. Not set: none.
+	Token backend.Source
+	// ServerUID is the user that must be serving the socket, else nothing is sent to it; nil: any. It is known on Linux,
+	// macOS and the BSDs.
+	ServerUID *int
+	// LookupEnv finds environment variables; nil: os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+}
+
+// Client asks a sidecar. It is safe for concurrent use. Errors are those that a Resolver would give; where the sidecar cannot
+// be reached they are ErrUnavailable.
+type Client struct {
+	config Config
+	base   string
+	where  string // for people
+	http   *http.Client
+}
+
+// maxAnswer is the size of the largest answer that is read, in bytes.
+const maxAnswer = 64 << 20
+
+// New gives a Client. It does no I/O. Its errors are ErrInvalidConfig.
+func New(c Config) (*Client, error) {
+	out := &Client{config: c}
+	transport := &http.Transport{
+		MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+		ResponseHeaderTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
+	}
+	switch {
+	case c.Socket != "" && c.Address != "":
+		return nil, backend.Errorf(backend.CodeInvalidConfig, "a sidecar has a socket or an address, not both")
+	case c.Address != "":
+		u, err := url.Parse(c.Address)
+		if err != nil || u.Scheme != "http" || u.User != nil || !isLoopback(u.Hostname()) || strings.Trim(u.Path, "/") != "" {
+			return nil, backend.Errorf(backend.CodeInvalidConfig, "the address of a sidecar must be that of this machine, such as http://127.0.0.1:8270")
+		}
+		out.base, out.where = "http://"+u.Host, u.Host
+		transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+	default:
+		path := c.Socket
+		if path == "" {
+			var err error
+			if path, err = SocketPath(c.LookupEnv); err != nil {
+				return nil, backend.Errorf(backend.CodeInvalidConfig, "%v", err)
+			}
+		}
+		out.base, out.where = "http://localhost", path
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+			if err != nil || c.ServerUID == nil {
+				return conn, err
+			}
+			if err := servedBy(conn, *c.ServerUID); err != nil {
+				_ = conn.Close()
+				return nil, err
+			}
+			return conn, nil
+		}
+	}
+	out.http = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return out, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// SocketPath is where this user's sidecar has its socket: $CREDRESOLVE_SOCKET, else $XDG_RUNTIME_DIR/credresolve/sock, else
+// sock in the state directory. lookupEnv may be nil: os.LookupEnv.
+func SocketPath(lookupEnv func(string) (string, bool)) (string, error) {
+	if lookupEnv == nil {
+		lookupEnv = os.LookupEnv
+	}
+	if path, _ := lookupEnv("CREDRESOLVE_SOCKET"); path != "" {
+		if !filepath.IsAbs(path) {
+			return "", fmt.Errorf("$CREDRESOLVE_SOCKET is not an absolute path")
+		}
+		return path, nil
+	}
+	if dir, _ := lookupEnv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "credresolve", "sock"), nil
+	}
+	dir, err := statedir.Path(lookupEnv)
+	if err != nil {
+		return "", fmt.Errorf("no place for a socket: neither $CREDRESOLVE_SOCKET nor $XDG_RUNTIME_DIR is set, and %w", err)
+	}
+	return filepath.Join(dir, "sock"), nil
+}
+
+// Resolve gives what ref points to. Errors are a *resolver.RefError.
+func (c *Client) Resolve(ctx context.Context, ref credref.Ref) (*resolver.Value, error) {
+	o := c.ResolveAll(ctx, []credref.Ref{ref})[0]
+	return o.Value, o.Err
+}
+
+// ResolveAll gives one Outcome for each of refs, in their order.
+func (c *Client) ResolveAll(ctx context.Context, refs []credref.Ref) []resolver.Outcome {
+	return c.ResolveWith(ctx, refs, resolver.Demand{})
+}
+
+// ResolveWith is ResolveAll with a demand. More refs than a sidecar takes at once go out in several requests.
+func (c *Client) ResolveWith(ctx context.Context, refs []credref.Ref, d resolver.Demand) []resolver.Outcome {
+	out := make([]resolver.Outcome, 0, len(refs))
+	for part := range slices.Chunk(refs, maxBatch) {
+		out = append(out, c.resolve(ctx, part, d)...)
+	}
+	return out
+}
+
+// maxBatch is how many refs go out in one request.
+const maxBatch = 500
+
+func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Demand) []resolver.Outcome {
+	req := ResolveRequest{Refs: make([]RefQuery, len(refs)), Demand: Demand{MinFreshness: Duration(d.MinFreshness), NoCache: d.NoCache}}
+	if d.MaxStale != nil {
+		stale := Duration(*d.MaxStale)
+		req.MaxStale = &stale
+	}
+	for i, ref := range refs {
+		req.Refs[i].Ref = ref
+	}
+	var answer ResolveAnswer
+	err := c.post(ctx, "/v1/resolve", req, &answer)
+	if err == nil && len(answer.Results) != len(refs) {
+		err = c.odd("it gave %d results for %d refs", len(answer.Results), len(refs))
+	}
+	out := make([]resolver.Outcome, len(refs))
+	for i, ref := range refs {
+		switch {
+		case err != nil:
+			out[i] = resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: err}}
+		case answer.Results[i].Ref != ref:
+			out[i] = resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: c.odd("it answered for another ref")}}
+		default:
+			out[i] = answer.Results[i].outcome(d.Whole)
+		}
+	}
+	return out
+}
+
+// Report tells that the value of that revision was refused, and gives a newer one, as Resolver.Report does.
+func (c *Client) Report(ctx context.Context, ref credref.Ref, revision string) (*resolver.Value, error) {
+	var answer Result
+	if err := c.post(ctx, "/v1/report", ReportRequest{ref, revision}, &answer); err != nil {
+		return nil, &resolver.RefError{Ref: ref, Err: err}
+	}
+	o := answer.outcome(false)
+	return o.Value, o.Err
+}
+
+// Revoke ends the credential of ref, at the sidecar and at its store. It needs the permission revoke.
+func (c *Client) Revoke(ctx context.Context, ref credref.Ref) error {
+	if err := c.post(ctx, "/v1/revoke", RevokeRequest{ref}, nil); err != nil {
+		return &resolver.RefError{Ref: ref, Err: err}
+	}
+	return nil
+}
+
+// Invalidate ends what the sidecar knows of the ids of provider that begin with prefix, and tells of how many. It needs the
+// permission invalidate.
+func (c *Client) Invalidate(ctx context.Context, provider, prefix string) (int, error) {
+	var answer InvalidateAnswer
+	err := c.post(ctx, "/v1/invalidate", InvalidateRequest{Provider: provider, Prefix: prefix}, &answer)
+	return answer.Ended, err
+}
+
+// StartSession begins a session; its token is the answer's. It is the owner's alone.
+func (c *Client) StartSession(ctx context.Context, req SessionRequest) (Session, error) {
+	var s Session
+	err := c.post(ctx, "/v1/sessions", req, &s)
+	return s, err
+}
+
+// EndSession ends a session and all that is of its scope.
+func (c *Client) EndSession(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/sessions/"+url.PathEscape(id), nil, nil)
+}
+
+// Reload makes the sidecar read its configuration again. An invalid one changes nothing.
+func (c *Client) Reload(ctx context.Context) (ReloadAnswer, error) {
+	var answer ReloadAnswer
+	err := c.post(ctx, "/v1/reload", struct{}{}, &answer)
+	return answer, err
+}
+
+// Providers tells of the sidecar's providers, as far as the caller may know of them.
+func (c *Client) Providers(ctx context.Context) ([]ProviderState, error) {
+	var answer ProvidersAnswer
+	err := c.call(ctx, http.MethodGet, "/v1/providers", nil, &answer)
+	return answer.Providers, err
+}
+
+// Status tells how the sidecar is. It needs the permission status.
+func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
+	var answer StatusAnswer
+	err := c.call(ctx, http.MethodGet, "/v1/status", nil, &answer)
+	return answer, err
+}
+
+// Close lets idle connections go.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+func (c *Client) post(ctx context.Context, path string, body, answer any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return backend.Errorf(backend.CodeInternal, "the request cannot be written as JSON")
+	}
+	return c.call(ctx, http.MethodPost, path, text, answer)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body []byte, answer any) error {
+	res, err := c.send(ctx, method, path, body, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var text bytes.Buffer
+	if n := res.ContentLength; n > 0 && n <= maxAnswer {
+		text.Grow(int(n) + bytes.MinRead) // does not grow again, which would leave a copy
+	}
+	defer func() { b := text.Bytes(); clear(b[:cap(b)]) }()
+	if _, err := text.ReadFrom(io.LimitReader(res.Body, maxAnswer+1)); err != nil {
+		return c.unreachable(ctx, err)
+	}
+	if text.Len() > maxAnswer {
+		return c.odd("its answer is larger than %d bytes", maxAnswer)
+	}
+	if res.StatusCode >= http.StatusBadRequest {
+		var failed ErrorAnswer
+		if json.Unmarshal(text.Bytes(), &failed) != nil || failed.Error.Code == "" {
+			return c.odd("it answered with status %d", res.StatusCode)
+		}
+		return failed.Error.Err()
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text.Bytes(), answer); err != nil { // its text may quote a value
+		return c.odd("its answer is not of the expected form")
+	}
+	return nil
+}
+
+// send gives the answer to one request, whose body the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, backend.Errorf(backend.CodeInternal, "the request is malformed")
+	}
+	if header != nil {
+		req.Header = header
+	}
+	req.Header.Set(RequestHeader, "1")
+	req.Header.Set("User-Agent", "credresolve-client")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if !c.config.Token.IsZero() {
+		token, _, err := c.config.Token.Get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		_ = token.Use(func(b []byte) error {
+			req.Header.Set("Authorization", "Bearer "+string(b))
+			return nil
+		})
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	return res, nil
+}
+
+// unreachable is the error of a request without an answer, without the address and the cause's text that package http adds.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var known *backend.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	e := &backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar at " + c.where + " does not answer"}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		e.Reason = "no sidecar listens at " + c.where
+		e.Remedy = "start one: credresolve serve"
+	}
+	return e
+}
+
+// odd is the error of an answer that no sidecar of this version gives.
+func (c *Client) odd(format string, args ...any) error {
+	return backend.Errorf(backend.CodeInternal, "the sidecar at %s answered oddly: %s", c.where, fmt.Sprintf(format, args...))
+}

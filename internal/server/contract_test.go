@@ -1,0 +1,103 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers/legacy"
+)
+
+// An independent reader of OpenAPI finds the document valid, and every request and answer of a running sidecar of its form.
+func TestSidecarKeepsItsOpenAPIDocument(t *testing.T) {
+	t.Parallel()
+	sc := start(t, "")
+	served := sc.do("GET", "/openapi.json", "")
+	doc, err := openapi3.NewLoader().LoadFromData([]byte(served.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	doc.Servers = openapi3.Servers{{URL: "http://localhost"}}
+	router, err := legacy.NewRouter(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	check := func(method, path, body string, status int, headers ...string) {
+		t.Helper()
+		got := sc.do(method, path, body, headers...)
+		if got.status != status {
+			t.Errorf("%s %s: status %d, want %d: %s", method, path, got.status, status, got.body)
+			return
+		}
+		req, err := http.NewRequest(method, "http://localhost"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body != "" {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		route, params, err := router.FindRoute(req)
+		if err != nil {
+			t.Errorf("%s %s: %v", method, path, err)
+			return
+		}
+		seen[route.Method+" "+route.Path] = true
+		in := &openapi3filter.RequestValidationInput{
+			Request: req, Route: route, PathParams: params,
+			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true, ExcludeResponseBody: got.body == ""},
+		}
+		if status < http.StatusBadRequest {
+			if err := openapi3filter.ValidateRequest(context.Background(), in); err != nil {
+				t.Errorf("%s %s: the request: %v", method, path, err)
+			}
+		}
+		if kind := got.header.Get("Content-Type"); status != http.StatusNoContent && status != http.StatusNotModified && !strings.HasPrefix(kind, "application/json") {
+			return // the document says nothing of what is in such an answer
+		}
+		out := &openapi3filter.ResponseValidationInput{
+			RequestValidationInput: in, Status: got.status, Header: got.header, Body: io.NopCloser(bytes.NewBufferString(got.body)), Options: in.Options,
+		}
+		if err := openapi3filter.ValidateResponse(context.Background(), out); err != nil {
+			t.Errorf("%s %s: the answer: %v", method, path, err)
+		}
+	}
+	plain := `{"provider":"m","id":"plain"}`
+	check("POST", "/v1/resolve", `{"refs":[`+plain+`,{"provider":"m","id":"db","field":"port"},{"provider":"m","id":"db"},{"provider":"m","id":"none"}],"min_freshness":"1m","max_stale":"0s","no_cache":true}`, 200)
+	check("POST", "/v1/resolve", `{"refs":[],"x":1}`, 400)
+	check("GET", "/v1/resolve?ref="+escape("cred://m/plain"), "", 200)
+	check("GET", "/v1/resolve?ref="+escape("cred://m/plain"), "", 304, "If-None-Match: *")
+	check("GET", "/v1/resolve?ref="+escape("cred://m/none"), "", 404)
+	check("GET", "/v1/resolve?ref=x", "", 400)
+	check("POST", "/v1/report", `{"ref":`+plain+`,"revision":"00"}`, 200)
+	check("POST", "/v1/report", `{"ref":{"provider":"m","id":"none"},"revision":"00"}`, 404)
+	check("POST", "/v1/invalidate", `{"ref":`+plain+`}`, 200)
+	check("POST", "/v1/invalidate", `{"provider":"m","prefix":"p"}`, 200)
+	check("POST", "/v1/revoke", `{"ref":{"provider":"m","id":"none"}}`, 404)
+	check("POST", "/v1/sessions", `{"consumer":"x","allow":["cred://m/plain"],"subject":{"tenant":"t"},"reason":"r","ttl":"1m"}`, 201)
+	check("GET", "/v1/sessions", "", 200)
+	for _, one := range sc.server.sessions.list() {
+		check("DELETE", "/v1/sessions/"+one.ID, "", 204)
+	}
+	check("DELETE", "/v1/sessions/none", "", 404)
+	check("POST", "/v1/reload", "", 200)
+	check("GET", "/v1/status", "", 200)
+	check("GET", "/v1/providers", "", 200)
+	check("GET", "/livez", "", 200)
+	check("GET", "/readyz", "", 200)
+	check("GET", "/metrics", "", 200)
+	check("GET", "/openapi.json", "", 200)
+	for _, r := range routes() {
+		if !seen[r.method+" "+r.path] && !r.stream {
+			t.Errorf("%s %s was not asked", r.method, r.path)
+		}
+	}
+}
