@@ -60,6 +60,7 @@ func (s *Server) newCaller(st *state, c *policy.Consumer, subject credref.Subjec
 func (s *Server) meet(ctx context.Context, nc net.Conn, d *door) context.Context {
 	c := &conn{door: d, socket: nc}
 	s.conns.Store(nc, c)
+	s.metrics.Connection(1)
 	switch raw := listen.Underlying(nc).(type) {
 	case *net.UnixConn:
 		p, err := peer.Of(raw)
@@ -75,7 +76,11 @@ func (s *Server) meet(ctx context.Context, nc net.Conn, d *door) context.Context
 
 // part lets go of what is known of a connection that has ended.
 func (s *Server) part(nc net.Conn) {
+	if given, ok := nc.(*givenConn); ok {
+		nc = given.Conn
+	}
 	if c, ok := s.conns.LoadAndDelete(nc); ok {
+		s.metrics.Connection(-1)
 		_ = c.(*conn).peer.Close()
 	}
 }

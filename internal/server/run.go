@@ -62,15 +62,26 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	s.restore(ctx)
 	servers := make([]*http.Server, len(places))
-	failed := make(chan error, len(places))
+	failed := make(chan error, 2*len(places))
 	var serving sync.WaitGroup
+	var lanes []*lane
 	for i, p := range places {
 		servers[i] = s.httpServer(st, p)
-		serving.Go(func() {
-			if err := servers[i].Serve(p.socket); err != nil && !errors.Is(err, http.ErrServerClosed) {
-				failed <- backend.Errorf(backend.CodeInternal, "the listener %s failed", p.door.name)
-			}
-		})
+		watch := func(serve func(net.Listener) error, l net.Listener) {
+			serving.Go(func() {
+				if err := serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+					failed <- backend.Errorf(backend.CodeInternal, "the listener %s failed", p.door.name)
+				}
+			})
+		}
+		if p.door.token != nil {
+			watch(servers[i].Serve, p.socket)
+		} else {
+			a := newLane(s, p.door, p.socket, p.handler)
+			lanes = append(lanes, a)
+			watch(a.serve, p.socket)
+			watch(servers[i].Serve, a.rest)
+		}
 		s.log.Info("listening", "door", p.door.name, "address", p.socket.Addr().String())
 	}
 	life, stop := context.WithCancel(context.Background())
@@ -90,7 +101,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.log.Info("stopping")
 	grace, cancel := context.WithTimeout(context.Background(), cmp.Or(s.state.Load().serve.Grace, defaultGrace))
 	defer cancel()
+	closeAll(places)
 	var draining sync.WaitGroup
+	for _, a := range lanes {
+		draining.Go(func() { a.drain(grace) })
+	}
 	for _, h := range servers {
 		draining.Go(func() {
 			if h.Shutdown(grace) != nil {
@@ -182,12 +197,13 @@ func (s *Server) httpServer(st *state, p place) *http.Server {
 		MaxHeaderBytes: cmp.Or(st.serve.Limits.Header, defaultHeader),
 		ErrorLog:       log.New(discard{}, "", 0), // its lines may quote what a client sent
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			s.metrics.Connection(1)
+			if given, ok := c.(*givenConn); ok {
+				return context.WithValue(ctx, connKey{}, given.c)
+			}
 			return s.meet(ctx, c, p.door)
 		},
 		ConnState: func(c net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {
-				s.metrics.Connection(-1)
 				s.part(c)
 			}
 		},
