@@ -18,24 +18,30 @@ import (
 var configSchema []byte
 
 func main() {
-	collectLate()
-	os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(collectLate(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
 // collectLate lets the first garbage collection wait until the heap has 16 MiB in place of 4, or for the two minutes after
 // which the runtime collects anyway; from then on all is as usual. Most commands are done before: collecting beside them
-// would take a third of their time. What the environment says of it comes first.
-func collectLate() {
+// would take a third of their time. The func that it gives lets garbage be half of what is in use at the most, for a
+// sidecar: it is small and stays, and what its requests leave behind may be copies of secrets. What the environment says
+// of it comes first.
+func collectLate() (often func()) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
-		return
+		return func() {}
 	}
 	usual := debug.SetGCPercent(400)
 	first := new([4]uintptr) // garbage at once
-	runtime.AddCleanup(first, func(percent int) { debug.SetGCPercent(percent) }, usual)
+	late := runtime.AddCleanup(first, func(percent int) { debug.SetGCPercent(percent) }, usual)
+	return func() {
+		late.Stop()
+		debug.SetGCPercent(50)
+	}
 }
 
-func run(args, environ []string, stdin, stdout, stderr *os.File) int {
+func run(collectOften func(), args, environ []string, stdin, stdout, stderr *os.File) int {
 	return cli.Run(cli.Program{
 		Args: args, Environ: environ, Stdin: stdin, Stdout: stdout, Stderr: stderr, Kinds: kinds(), Schema: configSchema,
+		CollectOften: collectOften,
 	})
 }

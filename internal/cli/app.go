@@ -35,6 +35,8 @@ type Program struct {
 	Stdin, Stdout, Stderr *os.File
 	Kinds                 *backend.Registry
 	Schema                []byte // JSON Schema of a configuration
+	// CollectOften keeps the memory of a process small that stays; nil: nothing does.
+	CollectOften func()
 }
 
 // Run executes one command and gives the exit status of the process.
@@ -42,8 +44,11 @@ func Run(p Program) int {
 	ctx, signals := listen(context.Background())
 	defer signals.close()
 	a := &app{
-		stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr, environ: p.Environ, kinds: p.Kinds, schema: p.Schema, signals: signals,
+		stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr, environ: p.Environ, kinds: p.Kinds, schema: p.Schema, signals: signals, collectOften: p.CollectOften,
 		log: slog.New(slog.DiscardHandler),
+	}
+	if a.collectOften == nil {
+		a.collectOften = func() {}
 	}
 	root := a.root()
 	root.SetArgs(p.Args)
@@ -60,6 +65,7 @@ type app struct {
 	kinds                 *backend.Registry
 	schema                []byte
 	signals               *signals
+	collectOften          func()
 	log                   *slog.Logger
 
 	configPath  string

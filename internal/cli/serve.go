@@ -170,6 +170,7 @@ func (a *app) attend(ctx context.Context, s *server.Server) error {
 	if err := stopped(ctx); err != nil {
 		return err
 	}
+	a.collectOften()
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	received := a.signals.handOver()
@@ -207,6 +208,7 @@ func (a *app) serveFor(ctx context.Context, f serveFlags, argv []string) (int, e
 	if err != nil {
 		return statusNotRun, err
 	}
+	a.collectOften()
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ended := make(chan error, 1)

@@ -202,20 +202,27 @@ func (s *Server) serve(req *request, found []route, name string) {
 }
 
 func (s *Server) postResolve(req *request) {
-	var body client.ResolveRequest
-	if err := req.read(&body, cmp.Or(req.state.serve.Limits.Body, defaultBody)); err != nil {
+	if err := req.receive(cmp.Or(req.state.serve.Limits.Body, defaultBody)); err != nil {
 		req.fail(err)
 		return
 	}
-	if most := cmp.Or(req.state.serve.Limits.Batch, defaultBatch); len(body.Refs) > most {
+	var body client.ResolveRequest
+	asks, plain := plainRefs(string(req.body), req.asks[:0])
+	if !plain {
+		if err := req.decode(&body); err != nil {
+			req.fail(err)
+			return
+		}
+		asks = asks[:0]
+		for i := range body.Refs {
+			asks = append(asks, ask{ref: body.Refs[i].Ref, ifRevision: body.Refs[i].IfRevision})
+		}
+	}
+	req.asks = asks
+	if most := cmp.Or(req.state.serve.Limits.Batch, defaultBatch); len(asks) > most {
 		req.fail(bad(http.StatusRequestEntityTooLarge, "the request has more refs than it may have", "send several requests"))
 		return
 	}
-	asks := req.asks[:0]
-	for i := range body.Refs {
-		asks = append(asks, ask{ref: body.Refs[i].Ref, ifRevision: body.Refs[i].IfRevision})
-	}
-	req.asks = asks
 	answers, err := s.resolve(req, asks, demand(body.Demand))
 	if err != nil {
 		req.fail(err)

@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/credresolve/credresolve/config"
@@ -48,5 +51,38 @@ func BenchmarkCached(b *testing.B) {
 				a.ServeHTTP(w, r)
 			}
 		})
+	}
+}
+
+// A batch of 100 refs, without the network.
+func BenchmarkBatch(b *testing.B) {
+	dir := b.TempDir()
+	path := dir + "/credresolve.yaml"
+	values, refs := "", ""
+	for i := range 100 {
+		values += fmt.Sprintf("k%d: value, ", i)
+		refs += fmt.Sprintf(`,{"provider":"m","id":"k%d"}`, i)
+	}
+	text := "version: 1\nproviders:\n  m: {kind: memory, values: {" + values + "}, cache: {ttl: 1h}}\nserve:\n  audit: {to: off}\n" +
+		"  consumers:\n    - {name: bench, uid: 0, allow: [{provider: m, id: \"k*\"}]}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	s, err := Open(b.Context(), Options{
+		Load: func(context.Context) (*config.File, error) { return config.Load(path, testKinds()) },
+		Open: config.Options{StateDir: dir + "/state"},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.end()
+	a := newAPI(s)
+	c := &conn{door: &door{name: "socket"}, peer: &peer.Peer{UID: 0, PID: 1, Executable: "/usr/bin/bench"}}
+	body := `{"refs":[` + refs[1:] + `]}`
+	b.ReportAllocs()
+	for b.Loop() {
+		r := httptest.NewRequest("POST", "/v1/resolve", strings.NewReader(body)).WithContext(context.WithValue(context.Background(), connKey{}, c))
+		r.Header.Set("Content-Type", "application/json")
+		a.ServeHTTP(&nowhere{header: http.Header{}}, r)
 	}
 }

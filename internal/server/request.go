@@ -152,6 +152,14 @@ var (
 
 // read decodes the body, which must be one JSON value of the form of v and nothing else.
 func (req *request) read(v any, limit int64) error {
+	if err := req.receive(limit); err != nil {
+		return err
+	}
+	return req.decode(v)
+}
+
+// receive reads the body into req.body.
+func (req *request) receive(limit int64) error {
 	if kind, _, err := mime.ParseMediaType(req.r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return bad(http.StatusUnsupportedMediaType, "the body must be JSON", "send Content-Type: application/json")
 	}
@@ -174,6 +182,10 @@ func (req *request) read(v any, limit int64) error {
 	case err != nil:
 		return bad(http.StatusBadRequest, "the body did not arrive whole and in time", "")
 	}
+	return nil
+}
+
+func (req *request) decode(v any) error {
 	dec := json.NewDecoder(bytes.NewReader(req.body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
