@@ -36,21 +36,26 @@ func (d *Demand) refuses(rec *record, now int64) bool {
 	switch {
 	case d.plain():
 		return false
-	case now-rec.got < int64(demandEvery) && !rec.stale:
+	case d.tooOld(rec, now): // however lately it was fetched
+		return true
+	case now-rec.got < int64(demandEvery) && now < rec.fresh:
 		return false
 	case d.NoCache:
 		return true
 	case rec.cred == nil:
 		return false
-	case d.MaxStale != nil && now-rec.fresh > int64(*d.MaxStale) && (rec.stale || now >= rec.fresh):
-		return true
 	}
 	return d.MinFreshness > 0 && !rec.known.expires.IsZero() && time.Until(rec.known.expires) < d.MinFreshness
 }
 
-// tooStale is the error for who gets rec, which was served for want of another, and does not want it.
+// tooOld reports whether rec is farther past its time than d allows.
+func (d *Demand) tooOld(rec *record, now int64) bool {
+	return d.MaxStale != nil && rec.cred != nil && now >= rec.fresh && now-rec.fresh >= int64(*d.MaxStale)
+}
+
+// tooStale is the error for who waited and gets rec, which is served for want of another, and does not want it.
 func (d *Demand) tooStale(rec *record, now int64) error {
-	if d == nil || d.MaxStale == nil || !rec.stale || now-rec.fresh <= int64(*d.MaxStale) {
+	if d.plain() || !rec.stale || !d.NoCache && !d.tooOld(rec, now) {
 		return nil
 	}
 	return backend.Errorf(backend.CodeUnavailable, "the store is unavailable, and the value that is known is older than was asked for")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cenkalti/backoff/v5"
 
@@ -21,26 +22,27 @@ type flight struct {
 	chain  []string        // the providers whose calls led to this one
 	cause  context.Context // of the caller for whom it began, without its end; nil: of nobody
 	renew  *record         // the record whose lease is to be renewed, nil: fetch
-	off    int64           // when it began, by the clock
 	began  int64           // when its call went out, by the clock; set by who makes the call
 
 	// Set before it has landed, not changed after.
 	entry *entry
 	err   error
 
+	waiters atomic.Int32
+
 	// Guarded by Resolver.mu.
 	done     chan struct{} // closed when it has landed; nil as long as nobody waits
 	detached bool          // its result is not kept
 	landed   bool
-	waiters  int
-	renewed  bool // what it brought is the same credential with a longer lease
+	out      int64 // when it went out, by the clock; zero: it is queued, or waits to be tried again
+	renewed  bool  // what it brought is the same credential with a longer lease
 	tries    int
 	backoff  *backoff.ExponentialBackOff
 }
 
 // takeOff starts a flight for t, on behalf of the caller of ctx, nil: of nobody. Called with r.mu held; p is to be dispatched after.
 func (r *Resolver) takeOff(ctx context.Context, p *provider, t *target, chain []string) *flight {
-	f := &flight{p: p, target: t, chain: chain, off: r.clock.exact()}
+	f := &flight{p: p, target: t, chain: chain}
 	if ctx != nil && r.onCall != nil {
 		f.cause = context.WithoutCancel(ctx)
 	}
@@ -85,7 +87,7 @@ func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool,
 		return nil, nil, errReplaced
 	}
 	// Looked for again under the lock: a flight may have landed since the caller missed.
-	refused := false
+	refused := d != nil && d.NoCache
 	if e := r.cache.Peek(t.key); e != nil && !force {
 		now := r.clock.exact()
 		rec := &e.Payload
@@ -120,7 +122,7 @@ func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool,
 	switch {
 	case f == nil:
 	case (force || refused) && f.renew != nil, // it prolongs what is refused
-		refused && d.NoCache && f.began != 0 && r.clock.exact()-f.off >= int64(demandEvery): // it may have been read before
+		refused && d.NoCache && f.out != 0 && r.clock.exact()-f.out >= int64(demandEvery): // it may have been read before
 		f.detached = true
 		f = nil
 	default:
@@ -145,18 +147,12 @@ func (r *Resolver) wait(ctx context.Context, f *flight) (*entry, error) {
 		f.done = make(chan struct{})
 	}
 	landed, done := f.landed, f.done
-	if !landed {
-		f.waiters++
-	}
 	r.mu.Unlock()
 	if landed {
 		return f.entry, f.err
 	}
-	defer func() {
-		r.mu.Lock()
-		f.waiters--
-		r.mu.Unlock()
-	}()
+	f.waiters.Add(1)
+	defer f.waiters.Add(-1)
 	chain := chainOf(ctx)
 	if len(chain) > 0 {
 		leave, err := r.enter(chain, f.p.name)
@@ -364,7 +360,8 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		if err == nil {
 			out.Value, err = r.answer(it.p, it.entry, out.Ref, nil, d)
 		} else if isReplaced(err) {
-			out.Value, err = r.resolve(ctx, out.Ref, subject, nil)
+			*out = r.resolveAll(ctx, []credref.Ref{out.Ref}, subject, d)[0] // of its successor
+			continue
 		}
 		if err != nil {
 			out.Err = refError(out.Ref, err)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sony/gobreaker/v2"
+
 	"github.com/credresolve/credresolve/backend"
 )
 
@@ -76,7 +78,7 @@ func (r *Resolver) Providers() []ProviderState {
 	providers := *r.providers.Load()
 	waiting := map[string]int{}
 	for k, f := range r.flights {
-		waiting[k.provider] += f.waiters
+		waiting[k.provider] += int(f.waiters.Load())
 	}
 	out := make([]ProviderState, 0, len(providers))
 	for _, name := range slices.Sorted(maps.Keys(providers)) {
@@ -93,16 +95,18 @@ func (r *Resolver) Providers() []ProviderState {
 // describe tells what the guard knows.
 func (g *guard) describe(s *ProviderState) {
 	now := time.Now()
+	state := gobreaker.StateClosed
+	if g.breaker != nil {
+		state = g.breaker.State() // before g.mu is locked: the breaker takes g.mu under its own lock
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s.Breaker, s.Failures, s.Code, s.Reason = BreakerClosed, g.failures, g.code, g.reason
-	if g.breaker != nil {
-		switch g.breaker.State().String() {
-		case "open":
-			s.Breaker, s.RetryAt = BreakerOpen, g.opened.Add(g.limits.Open)
-		case "half-open":
-			s.Breaker = BreakerHalfOpen
-		}
+	switch state {
+	case gobreaker.StateOpen:
+		s.Breaker, s.RetryAt = BreakerOpen, g.opened.Add(g.limits.Open)
+	case gobreaker.StateHalfOpen:
+		s.Breaker = BreakerHalfOpen
 	}
 	if g.until.After(now) {
 		s.Breaker = BreakerHeld

@@ -73,6 +73,10 @@ func (p *provider) next() []*flight {
 		}
 	}
 	group := slices.Clone(p.queue[:n])
+	now := p.r.clock.exact()
+	for _, f := range group {
+		f.out = now
+	}
 	clear(p.queue[:n]) // else the queue's array keeps in memory what they bring
 	p.queue = p.queue[n:]
 	return group
@@ -125,6 +129,9 @@ func (p *provider) fetch(group []*flight) {
 		done(errNotCalled)
 		p.r.mu.Lock()
 		p.single = true
+		for _, f := range group {
+			f.out = 0
+		}
 		p.queue = append(group, p.queue...)
 		p.dispatch()
 		p.r.mu.Unlock()
@@ -147,20 +154,20 @@ var errNoBatch = errors.New("no batch call")
 
 // call makes the call. What a backend's panic says is not known to be without secrets, and is lost.
 func (p *provider) call(ctx context.Context, group []*flight) (results []backend.Result, err error) {
-	defer func() {
-		if recover() != nil {
-			results, err = nil, backend.Errorf(backend.CodeInternal, "the backend panicked")
-		}
-	}()
 	p.r.count.calls.Add(1)
-	op, began := OpGet, time.Now()
-	defer func() {
+	op, began := "", time.Now()
+	defer func() { // after the next, which makes an error of a panic
 		all := err
 		if all == nil && len(group) == 1 && len(results) == 1 {
 			all = results[0].Err
 		}
-		if !errors.Is(err, errNoBatch) {
+		if op != "" && !errors.Is(err, errNoBatch) {
 			p.observe(group[0].cause, op, len(group), began, p.judge(ctx, all))
+		}
+	}()
+	defer func() {
+		if recover() != nil {
+			results, err = nil, backend.Errorf(backend.CodeInternal, "the backend panicked")
 		}
 	}()
 	if len(group) > 1 {
@@ -186,6 +193,7 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 			return []backend.Result{{Credential: c, Err: err}}, nil
 		}
 	}
+	op, began = OpGet, time.Now()
 	c, err := p.Backend.Get(ctx, f.target.request())
 	return []backend.Result{{Credential: c, Err: err}}, nil
 }
@@ -194,8 +202,10 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 func (p *provider) renew(ctx context.Context, f *flight) (*backend.Credential, error) {
 	was := f.renew.cred
 	began := time.Now()
+	var told error = backend.Errorf(backend.CodeInternal, "the backend panicked") // unless it returns
+	defer func() { p.observe(f.cause, OpRenew, 1, began, told) }()
 	lease, err := backend.Renew(ctx, p.Backend, *was.Lease, f.renew.length)
-	p.observe(f.cause, OpRenew, 1, began, p.judge(ctx, err))
+	told = p.judge(ctx, err)
 	switch {
 	case err == nil && lease.Duration > 0:
 	case err != nil && (unavailable(err) || ctx.Err() != nil):
@@ -268,6 +278,7 @@ func (p *provider) settle(group []*flight, results []backend.Result, err error, 
 			res.Err = backend.Errorf(backend.CodeInternal, "the backend gave neither a credential nor an error")
 		}
 		if d, ok := p.retry(f, res.Err); ok && again {
+			f.out = 0
 			retry = append(retry, f)
 			delay = max(delay, d)
 			continue
@@ -313,13 +324,17 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 	defer p.r.calls.Done()
 	defer p.running.Done()
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
 	held := int64(0)
+	var began time.Time
 	defer func() {
 		if recover() != nil {
 			err = backend.Errorf(backend.CodeInternal, "the backend panicked")
+		}
+		if held > 0 {
+			p.observe(context.WithoutCancel(caller), OpRevoke, 1, began, p.judge(ctx, err))
 		}
 		p.r.mu.Lock()
 		p.calls.Release(held)
@@ -327,10 +342,11 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 		p.r.mu.Unlock()
 	}()
 	if err = p.calls.Acquire(ctx, 1); err == nil {
-		held = 1
-		began := time.Now()
+		held, began = 1, time.Now()
+		var ended context.CancelFunc
+		ctx, ended = context.WithTimeout(ctx, p.Timeout) // of the call alone: many may wait for their turn
+		defer ended()
 		err = backend.Revoke(ctx, p.Backend, rec.target.request(), rec.cred)
-		p.observe(context.WithoutCancel(caller), OpRevoke, 1, began, p.judge(ctx, err))
 	}
 	if err != nil && caller.Err() != nil {
 		return caller.Err()
