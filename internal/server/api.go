@@ -353,6 +353,11 @@ func (s *Server) report(req *request) {
 		return
 	}
 	status := http.StatusOK
+	// What the caller calls a revision is not repeated: it may be anything.
+	if err := s.auditOne(req, audit.EventReport, &a.ref, "", nil); err != nil {
+		req.fail(err)
+		return
+	}
 	if d := req.caller.consumer.Resolve(a.ref); !d.Allowed {
 		a.rule, a.denied, a.err = d.Rule, true, denial(req.caller.consumer.Name(), d.Reason)
 	} else {

@@ -49,6 +49,9 @@ func (s *Server) resolve(req *request, asks []ask, d resolver.Demand) ([]answer,
 		s.metrics.Limited(req.caller.consumer.Name())
 		return nil, err
 	}
+	if req.traced != nil {
+		s.tracing.Refs(req.traced, len(asks))
+	}
 	answers := req.answers[:0]
 	if cap(answers) < len(asks) {
 		answers = make([]answer, 0, len(asks))
