@@ -201,6 +201,11 @@ func (c *Client) Invalidate(ctx context.Context, provider, prefix string) (int, 
 	return answer.Ended, err
 }
 
+// Forget ends what the sidecar knows of ref's secret. It needs the permission invalidate.
+func (c *Client) Forget(ctx context.Context, ref credref.Ref) error {
+	return c.post(ctx, "/v1/invalidate", InvalidateRequest{Ref: &ref}, nil)
+}
+
 // StartSession begins a session; its token is the answer's. It is the owner's alone.
 func (c *Client) StartSession(ctx context.Context, req SessionRequest) (Session, error) {
 	var s Session
@@ -312,6 +317,15 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 	return res, nil
 }
 
+// ErrUnreachable is found by errors.Is in the errors of requests that no sidecar answered, which are ErrUnavailable too.
+var ErrUnreachable = errors.New("no sidecar answers")
+
+// unanswered is the error of a request that no sidecar answered.
+type unanswered struct{ err *backend.Error }
+
+func (e *unanswered) Error() string   { return e.err.Error() }
+func (e *unanswered) Unwrap() []error { return []error{e.err, ErrUnreachable} }
+
 // unreachable is the error of a request without an answer, without the address and the cause's text that package http adds.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -319,7 +333,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	}
 	var known *backend.Error
 	if errors.As(err, &known) {
-		return known
+		return &unanswered{known}
 	}
 	e := &backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar at " + c.where + " does not answer"}
 	var op *net.OpError
@@ -327,7 +341,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		e.Reason = "no sidecar listens at " + c.where
 		e.Remedy = "start one: credresolve serve"
 	}
-	return e
+	return &unanswered{e}
 }
 
 // odd is the error of an answer that no sidecar of this version gives.

@@ -1,74 +1,18 @@
 package cli
 
 import (
-	"encoding/base64"
 	"errors"
-	"time"
-	"unicode/utf8"
 
 	"github.com/credresolve/credresolve/backend"
-	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/resolver"
 )
 
-// result is what became of one ref, for a program: the same form as the sidecar's answers.
-type result struct {
-	Ref         credref.Ref       `json:"ref"`
-	Type        backend.Type      `json:"type,omitempty"`
-	Version     string            `json:"version,omitempty"`
-	Revision    string            `json:"revision,omitempty"`
-	ExpiresAt   *time.Time        `json:"expires_at,omitempty"`
-	Stale       bool              `json:"stale,omitempty"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Value       *string           `json:"value,omitempty"`
-	ValueBase64 string            `json:"value_base64,omitempty"` // in the place of value where that is no text
-	Error       *failure          `json:"error,omitempty"`
-}
-
-// failure is an error for a program.
-type failure struct {
-	Code         backend.Code `json:"code"`
-	Message      string       `json:"message"`
-	Retryable    bool         `json:"retryable"`
-	RetryAfterMS int64        `json:"retry_after_ms,omitempty"`
-}
-
-func newFailure(err error) *failure {
-	if err == nil {
-		return nil
-	}
-	code := backend.CodeOf(err)
-	return &failure{code, cause(err).Error(), code.Retryable(), backend.RetryAfter(err).Milliseconds()}
-}
-
-// cause is err without the name of its ref, for where that stands beside it.
-func cause(err error) error {
-	if e, ok := err.(*resolver.RefError); ok {
-		return e.Err
-	}
-	return err
-}
-
-func newResult(o resolver.Outcome) result {
-	r := result{Ref: o.Ref, Error: newFailure(o.Err)}
-	if o.Err != nil {
-		return r
-	}
-	v := o.Value
-	r.Type, r.Version, r.Revision, r.Stale, r.Metadata = v.Type(), v.Version(), v.Revision(), v.Stale(), v.Metadata()
-	if t := v.Expires(); !t.IsZero() {
-		t = t.UTC()
-		r.ExpiresAt = &t
-	}
-	_ = v.Secret().Use(func(b []byte) error {
-		if utf8.Valid(b) {
-			text := string(b)
-			r.Value = &text
-		} else {
-			r.ValueBase64 = base64.StdEncoding.EncodeToString(b)
-		}
-		return nil
-	})
+// newResult is the answer for one ref, in the form of the sidecar's. What get prints is what the ref selects: the fields beside
+// it are left away.
+func newResult(o resolver.Outcome) client.Result {
+	r := client.NewResult(o)
+	r.Fields = nil
 	return r
 }
 

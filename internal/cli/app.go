@@ -71,6 +71,7 @@ type app struct {
 	configPath  string
 	now         bool
 	interactive bool
+	noSidecar   bool
 	verbose     bool
 	timeout     time.Duration
 }
@@ -118,6 +119,7 @@ failed decides.`,
 	flags.StringVar(&a.configPath, "config", "", "configuration `file`; default: $CREDRESOLVE_CONFIG, ./credresolve.yaml, the user's")
 	flags.BoolVar(&a.now, "now", false, "try at once, whatever is remembered of failures")
 	flags.BoolVar(&a.interactive, "interactive", false, "let the operating system ask to unlock a store")
+	flags.BoolVar(&a.noSidecar, "no-sidecar", false, "resolve in this process, whatever sidecar there is")
 	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this `time`, as in 10s; run: before the command starts")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell on standard error what is done, without values")
 	root.SetFlagErrorFunc(flagError)

@@ -7,20 +7,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/credref/document"
 )
 
 // checked is the answer of check for one ref, or for one thing that is wrong with a document.
 type checked struct {
-	File   string       `json:"file"`
-	Line   int          `json:"line,omitempty"`
-	Column int          `json:"column,omitempty"`
-	Path   string       `json:"path,omitempty"`
-	Ref    *credref.Ref `json:"ref,omitempty"`
-	Status how          `json:"status"`
-	Used   *credref.Ref `json:"used,omitempty"` // the fallback that was found
-	Error  *failure     `json:"error,omitempty"`
+	File   string        `json:"file"`
+	Line   int           `json:"line,omitempty"`
+	Column int           `json:"column,omitempty"`
+	Path   string        `json:"path,omitempty"`
+	Ref    *credref.Ref  `json:"ref,omitempty"`
+	Status how           `json:"status"`
+	Used   *credref.Ref  `json:"used,omitempty"` // the fallback that was found
+	Error  *client.Error `json:"error,omitempty"`
 }
 
 func (a *app) check() *cobra.Command {
@@ -71,7 +72,7 @@ that was not found.`,
 			next := 0
 			for i, path := range args {
 				for _, err := range apart(broken[path]) {
-					answers = append(answers, checked{File: path, Status: howFailed, Error: newFailure(err)})
+					answers = append(answers, checked{File: path, Status: howFailed, Error: client.NewError(err)})
 					errs = append(errs, err)
 				}
 				for _, site := range docs[i] {
@@ -80,7 +81,7 @@ that was not found.`,
 					c := checked{File: site.File, Line: site.Line, Column: site.Column, Path: site.Path, Ref: &site.Ref, Status: o.how}
 					switch o.how {
 					case howFailed:
-						c.Error = newFailure(o.err)
+						c.Error = client.NewError(o.err)
 						errs = append(errs, o.err)
 					case howFallback:
 						c.Used = &o.used

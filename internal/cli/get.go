@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
 )
 
@@ -46,7 +47,7 @@ answer or its error in one array, in the order asked; a value that is not UTF-8 
 				return err
 			}
 			if *output == outputJSON {
-				results := make([]result, len(outcomes))
+				results := make([]client.Result, len(outcomes))
 				for i, o := range outcomes {
 					results[i] = newResult(o)
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/config"
 )
 
@@ -36,8 +37,8 @@ type providerInstance struct {
 }
 
 type probed struct {
-	OK    bool     `json:"ok"`
-	Error *failure `json:"error,omitempty"`
+	OK    bool          `json:"ok"`
+	Error *client.Error `json:"error,omitempty"`
 }
 
 type kindInfo struct {
@@ -142,7 +143,7 @@ func (s *session) instances(ctx context.Context, probe bool) (out []providerInst
 	}
 	for i, err := range errs {
 		out[i].Detail = backend.Describe(backends[i]).Detail // which store was chosen, and why, may be known now
-		out[i].Probe = &probed{OK: err == nil, Error: newFailure(err)}
+		out[i].Probe = &probed{OK: err == nil, Error: client.NewError(err)}
 		if errors.Is(err, errors.ErrUnsupported) {
 			errs[i] = nil
 		}

@@ -69,7 +69,7 @@ a field in the reference that field is set and the others stay.`,
 			}
 			defer clear(value)
 			version, err := store(ctx, w, ref, field, value, asJSON, cond)
-			s.Wrote(ref)
+			s.wrote(ctx, ref)
 			if err != nil {
 				if stop := stopped(ctx); stop != nil {
 					return stop

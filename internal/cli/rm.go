@@ -45,7 +45,7 @@ func (a *app) rm() *cobra.Command {
 				}
 			}
 			err = w.Delete(ctx, backend.Request{ID: ref.ID}, backend.Condition{Version: ifVersion})
-			s.Wrote(ref)
+			s.wrote(ctx, ref)
 			if stop := stopped(ctx); err != nil && stop != nil {
 				return stop
 			}

@@ -201,20 +201,15 @@ func (s *session) variables(ctx context.Context, files, pairs []string, f docume
 
 // hold keeps what has an end alive until release is called: refreshed, its lease renewed.
 func (s *session) hold(ctx context.Context, outcomes []settled) (release func()) {
-	var holds []func() error
+	var holds []func()
 	for _, o := range outcomes {
-		if o.value == nil || o.value.Expires().IsZero() {
-			continue
-		}
-		h := s.Handle(o.used)
-		holds = append(holds, h.Close)
-		if _, err := h.Get(ctx); err != nil {
-			s.app.log.Debug("a lease cannot be kept alive", "ref", o.used.String(), "code", string(backend.CodeOf(err)))
+		if o.value != nil && !o.value.Expires().IsZero() {
+			holds = append(holds, s.keep(ctx, o.used))
 		}
 	}
 	return func() {
 		for _, end := range holds {
-			_ = end()
+			end()
 		}
 	}
 }

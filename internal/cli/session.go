@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +27,9 @@ type session struct {
 	*resolver.Resolver
 	app  *app
 	file *config.File
+
+	once sync.Once
+	with *shared // the sidecar, once it was looked for; nil: none
 }
 
 // open opens the configuration for one command, whose context it bounds by --timeout. close ends both.
@@ -62,7 +66,8 @@ func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done fun
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return ctx, &session{r, a, file}, func() { cancel(); _ = r.Close() }, nil
+	s := &session{Resolver: r, app: a, file: file}
+	return ctx, s, func() { cancel(); s.end(); _ = r.Close() }, nil
 }
 
 // load reads the configuration that the flags and the environment name. project is true for one that was only found in the
@@ -132,7 +137,7 @@ func (s *session) resolve(ctx context.Context, refs []credref.Ref) []resolver.Ou
 		return nil
 	}
 	began := time.Now()
-	outcomes := s.ResolveAll(ctx, refs)
+	outcomes := s.resolveAll(ctx, refs)
 	for i, o := range outcomes {
 		if late := late(ctx, o.Err); late != o.Err {
 			outcomes[i].Err = &resolver.RefError{Ref: o.Ref, Err: late}
