@@ -33,6 +33,7 @@ type flight struct {
 	// Guarded by Resolver.mu.
 	done     chan struct{} // closed when it has landed; nil as long as nobody waits
 	detached bool          // its result is not kept
+	unwanted bool          // nor given to anybody: its session has ended
 	landed   bool
 	out      int64 // when it went out, by the clock; zero: it is queued, or waits to be tried again
 	renewed  bool  // what it brought is the same credential with a longer lease
@@ -67,6 +68,9 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 			if rec, f.err = r.newRecord(f, c, r.clock.exact()); f.err == nil {
 				f.entry = cache.NewEntry[record, Value](rec, 0) // kept nowhere
 			}
+		}
+		if f.unwanted {
+			r.discard(f)
 		}
 	default:
 		delete(r.flights, k)

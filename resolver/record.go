@@ -150,6 +150,7 @@ func (r *Resolver) install(rec record, now int64) *entry {
 	rec.seq = r.seq
 	e := cache.NewEntry[record, Value](rec, now)
 	if rec.end() <= now || !r.cache.Put(k, e, e.Payload.cost()) {
+		r.ended(k)
 		r.cache.Remove(k)
 		return e
 	}
@@ -264,8 +265,12 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		}
 	}
 	r.count.failed.Add(1)
+	switch backend.CodeOf(err) {
+	case backend.CodeNotFound, backend.CodeDenied, backend.CodeExpired:
+		r.ended(k)
+	}
 	if old == nil || old.Payload.cred == nil {
-		if e := r.recall(f.target, err, now); e != nil {
+		if e := r.recall(f, err, now); e != nil {
 			return e, nil
 		}
 		if backend.CodeOf(err) == backend.CodeNotFound {
@@ -279,12 +284,10 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	case code == backend.CodeNotFound:
 		r.installNegative(p, f.target, err, now)
 		r.publish(rec, EventFailed, err)
-		r.changed(ChangeEnded)
 		return nil, err
 	case code == backend.CodeDenied, code == backend.CodeExpired:
 		r.cache.Remove(k)
 		r.publish(rec, EventFailed, err)
-		r.changed(ChangeEnded)
 		return nil, err
 	case !unavailable(err):
 		rec.noStale = true

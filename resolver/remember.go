@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"sync"
 	"time"
 	"unique"
 
@@ -33,11 +34,37 @@ const (
 	ChangeEnded
 )
 
-// changed tells of c. Called with r.mu held.
-func (r *Resolver) changed(c Change) {
-	if r.onChange != nil {
-		r.onChange(c)
+// tellingMutex tells of changes once it is unlocked, so that who is told may call the Resolver.
+type tellingMutex struct {
+	sync.Mutex
+	tell func(Change) // nil: nobody; never changes
+	due  [2]bool      // by Change
+}
+
+// Unlock unlocks m.
+func (m *tellingMutex) Unlock() {
+	due := m.due
+	m.due = [2]bool{}
+	m.Mutex.Unlock()
+	for c, is := range due {
+		if is {
+			m.tell(Change(c))
+		}
 	}
+}
+
+// changed has c told of when r.mu is unlocked. Called with r.mu held.
+func (r *Resolver) changed(c Change) { r.mu.due[c] = r.mu.tell != nil }
+
+// ended drops what may be remembered of k, here and by who has taken a Snapshot. Called with r.mu held.
+func (r *Resolver) ended(k key) {
+	e := r.cache.Peek(k)
+	_, shown := r.shown[k]
+	if shown || r.kept[k] != nil || e != nil && e.Payload.cred != nil {
+		r.changed(ChangeEnded)
+	}
+	delete(r.kept, k)
+	delete(r.shown, k)
 }
 
 // Snapshot gives what may be remembered: whole credentials that are served now, without those that have a lease or are past
@@ -46,6 +73,8 @@ func (r *Resolver) Snapshot() []Remembered {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, wall := r.clock.exact(), time.Now()
+	r.expire()
+	r.shown = map[key]struct{}{}
 	out := make([]Remembered, 0, len(r.kept))
 	r.cache.RemoveIf(func(k key, e *entry) bool {
 		rec, p := &e.Payload, r.owner(k)
@@ -57,11 +86,18 @@ func (r *Resolver) Snapshot() []Remembered {
 				Digest: p.Digest, Ref: k.ref(), Subject: k.whom(), Credential: rec.cred, Type: rec.known.typ,
 				Fetched: rec.known.fetched, Expires: rec.known.expires,
 			})
+			r.shown[k] = struct{}{}
 		}
 		return false
 	})
-	for _, rem := range r.kept {
-		out = append(out, *rem)
+	for k, rem := range r.kept {
+		if _, cached := r.shown[k]; !cached {
+			out = append(out, *rem)
+			r.shown[k] = struct{}{}
+		}
+	}
+	if r.mu.tell == nil {
+		r.shown = nil // nobody to tell
 	}
 	return out
 }
@@ -85,6 +121,12 @@ func (r *Resolver) Restore(rem []Remembered, maxAge time.Duration) int {
 		if one.Subject != (credref.Subject{}) {
 			k.subject = unique.Make(one.Subject)
 		}
+		if r.mu.tell != nil {
+			if r.shown == nil {
+				r.shown = map[key]struct{}{}
+			}
+			r.shown[k] = struct{}{} // whether it is of use or not: it lies there
+		}
 		if one.Fetched.After(wall) || !until(&one, maxAge).After(wall) || r.cache.Peek(k) != nil {
 			continue
 		}
@@ -93,7 +135,33 @@ func (r *Resolver) Restore(rem []Remembered, maxAge time.Duration) int {
 		r.kept[k] = &one
 		n++
 	}
+	r.expire()
 	return n
+}
+
+// expire drops what is of no use any more, and sees to the rest in time. Called with r.mu held.
+func (r *Resolver) expire() {
+	var next time.Time
+	wall := time.Now()
+	for k, rem := range r.kept {
+		switch {
+		case !rem.Expires.After(wall):
+			delete(r.kept, k)
+		case next.IsZero() || rem.Expires.Before(next):
+			next = rem.Expires
+		}
+	}
+	if r.expiry != nil {
+		r.expiry.Stop()
+	}
+	if next.IsZero() || r.closed {
+		return
+	}
+	r.expiry = time.AfterFunc(next.Sub(wall), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.expire()
+	})
 }
 
 // until is when rem is of no use any more.
@@ -105,28 +173,25 @@ func until(rem *Remembered, maxAge time.Duration) time.Time {
 	return end
 }
 
-// recall gives an entry of what was restored under t, if err, of the fetch of it, allows that; nil otherwise. Called with
+// recall gives an entry of what was restored of f's secret, if err, with which f ended, allows that; nil otherwise. It stays
+// kept, since the entry may have to make room. Called with
 // r.mu held.
-func (r *Resolver) recall(t *target, err error, now int64) *entry {
+func (r *Resolver) recall(f *flight, err error, now int64) *entry {
+	t := f.target
 	rem := r.kept[t.key]
 	if rem == nil {
 		return nil
 	}
 	wall := time.Now().Round(0)
 	left := rem.Expires.Sub(wall)
-	switch code := backend.CodeOf(err); {
-	case left <= 0, code == backend.CodeNotFound, code == backend.CodeDenied, code == backend.CodeExpired:
-		delete(r.kept, t.key)
-		r.changed(ChangeEnded)
-		return nil
-	case !unavailable(err):
+	if left <= 0 || !unavailable(err) {
 		return nil
 	}
-	delete(r.kept, t.key)
 	c := rem.Credential
+	got := now - int64(wall.Sub(rem.Fetched))
 	rec := record{
 		cred: c, target: t, stale: true, fails: 1,
-		got: now - int64(wall.Sub(rem.Fetched)), fresh: now - 1, last: now + int64(left), refresh: now + int64(minRefresh),
+		got: got, fresh: min(got+int64(f.p.TTL), now), last: now + int64(left), refresh: now + int64(minRefresh),
 		known: &known{
 			typ: rem.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata, fetched: rem.Fetched,
 		},

@@ -33,17 +33,18 @@ type Resolver struct {
 
 	providers atomic.Pointer[map[string]*provider] // never written to once published
 
-	onCall   func(Call)   // nil: nobody
-	onChange func(Change) // nil: nobody
+	onCall func(Call) // nil: nobody
 
-	mu      sync.Mutex // guards what follows, every record, every provider's queue, and writes to the cache
+	mu      tellingMutex // guards what follows, every record, every provider's queue, and writes to the cache
 	revise  *reviser
 	flights map[key]*flight
 	pins    map[key]int    // open handles
 	waits   map[edge]int   // calls that wait for another provider
 	entries map[string]int // in the cache, by provider
 	kept    map[key]*Remembered
-	owed    map[key]*record // whose revocation at the store failed
+	expiry  *time.Timer       // of what is kept
+	shown   map[key]struct{}  // what the last Snapshot gave, and Restore took
+	owed    map[key][]*record // whose revocation at the store failed
 	seq     uint64
 	closed  bool
 }
@@ -75,10 +76,10 @@ func New(c Config) (*Resolver, error) {
 		waits:    map[edge]int{},
 		entries:  map[string]int{},
 		kept:     map[key]*Remembered{},
-		owed:     map[key]*record{},
+		owed:     map[key][]*record{},
 		onCall:   c.Observe,
-		onChange: c.OnChange,
 	}
+	r.mu.tell = c.OnChange
 	r.clock.now.Store(asleep)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.cache = cache.New[key](c.Cache.orDefault(), func(k key, e *entry) { // r.mu is held
@@ -178,7 +179,9 @@ func (r *Resolver) retire(p *provider) {
 			delete(r.owed, k)
 		}
 	}
-	r.changed(ChangeEnded)
+	if !r.closed { // what was remembered is for who comes after
+		r.changed(ChangeEnded)
+	}
 }
 
 func same(a, b backend.Backend) bool {
@@ -201,6 +204,9 @@ func (r *Resolver) Close() error {
 		r.retire(p)
 	}
 	r.hub.close()
+	if r.expiry != nil {
+		r.expiry.Stop()
+	}
 	r.mu.Unlock()
 
 	// A backend returns soon after its context is done. One that does not must not keep a program from ending.

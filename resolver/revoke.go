@@ -3,7 +3,9 @@ package resolver
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
@@ -25,9 +27,13 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 	if err != nil {
 		return refError(ref, err)
 	}
-	var rec *record
+	var recs []*record
 	r.mu.Lock()
-	if p.retired && !r.closed {
+	switch {
+	case r.closed:
+		r.mu.Unlock()
+		return refError(ref, errClosed)
+	case p.retired:
 		r.mu.Unlock()
 		return r.revoke(ctx, ref, subject) // to its successor
 	}
@@ -36,43 +42,78 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 			f.detached = true
 			delete(r.flights, t.key)
 		}
-		delete(r.kept, t.key)
-		if rec == nil {
-			rec = r.take(t.key)
+		r.ended(t.key)
+		if recs == nil {
+			recs = r.take(t.key)
 		}
 	}
-	if rec != nil {
-		p.running.Add(1)
-		r.calls.Add(1)
-	}
-	r.changed(ChangeEnded)
-	closed := r.closed
+	p.running.Add(len(recs))
+	r.calls.Add(len(recs))
 	r.mu.Unlock()
-	switch {
-	case closed:
-		if rec != nil {
-			p.running.Done()
-			r.calls.Done()
-		}
-		return refError(ref, errClosed)
-	case rec == nil:
+	if recs == nil {
 		return refError(ref, backend.Errorf(backend.CodeNotFound, "no credential of it is known here, so that there is none to revoke"))
 	}
-	if err := r.atStore(ctx, p, rec); err != nil {
-		return refError(ref, err)
+	var first error
+	for _, rec := range recs {
+		if err := r.atStore(ctx, p, rec); err != nil && first == nil {
+			first = refError(ref, err)
+		}
 	}
-	return nil
+	return first
 }
 
-// take ends what is known of k, and gives it; nil when there is none. Called with r.mu held.
-func (r *Resolver) take(k key) *record {
+// take ends what is known of k, and gives it with what is owed. Called with r.mu held.
+func (r *Resolver) take(k key) []*record {
+	var out []*record
 	if e := r.cache.Peek(k); e != nil && e.Payload.cred != nil {
 		rec := &e.Payload
 		r.cache.Remove(k)
 		r.publish(rec, EventRevoked, nil)
-		return rec
+		out = append(out, rec)
 	}
-	return r.owed[k]
+	for _, rec := range r.owed[k] {
+		if out == nil || !sameAtStore(rec, out[0]) {
+			out = append(out, rec)
+		}
+	}
+	return out
+}
+
+// sameAtStore reports whether two records of one key are one thing to revoke.
+func sameAtStore(a, b *record) bool {
+	if a.cred.Lease == nil || b.cred.Lease == nil {
+		return a.cred.Lease == b.cred.Lease
+	}
+	return a.cred.Lease.ID == b.cred.Lease.ID
+}
+
+// owe keeps rec, whose revocation failed. Called with r.mu held.
+func (r *Resolver) owe(rec *record) {
+	n, now := 0, time.Now()
+	for k, list := range r.owed {
+		// What is over has ended at its store.
+		if list = slices.DeleteFunc(list, func(o *record) bool { return !o.known.expires.IsZero() && o.known.expires.Before(now) }); len(list) == 0 {
+			delete(r.owed, k)
+			continue
+		}
+		r.owed[k] = list
+		n += len(list)
+	}
+	r.paid(rec)
+	if k := rec.target.key; n < maxOwed {
+		r.owed[k] = append(r.owed[k], rec)
+	}
+}
+
+// paid forgets what was owed of rec. Called with r.mu held.
+func (r *Resolver) paid(rec *record) {
+	k := rec.target.key
+	list := slices.DeleteFunc(r.owed[k], func(o *record) bool { return sameAtStore(o, rec) })
+	if len(list) == 0 {
+		delete(r.owed, k)
+	} else {
+		r.owed[k] = list
+	}
 }
 
 // atStore ends rec, which was taken, at its store. The caller has counted the call in p.running and Resolver.calls.
@@ -83,9 +124,9 @@ func (r *Resolver) atStore(ctx context.Context, p *provider, rec *record) error 
 	defer r.mu.Unlock()
 	switch {
 	case err == nil, errors.Is(err, errors.ErrUnsupported):
-		delete(r.owed, place)
-	case len(r.owed) < maxOwed && !p.retired:
-		r.owed[place] = rec
+		r.paid(rec)
+	case !p.retired:
+		r.owe(rec)
 	}
 	if err != nil {
 		return err
@@ -98,13 +139,14 @@ func (r *Resolver) atStore(ctx context.Context, p *provider, rec *record) error 
 	if e := r.cache.Peek(place); e != nil && e.Payload.cred != nil && e.Payload.known.revision == rec.known.revision {
 		r.cache.Remove(place)
 		r.publish(rec, EventRevoked, nil)
-		r.changed(ChangeEnded)
+		r.ended(place)
 	}
 	return nil
 }
 
 // EndSession ends everything that is known for subjects of that session, and its leases at their stores. The error is the
-// first of a store; all are tried.
+// first of a store; all are tried, and those that failed are again when it is called again. What is being fetched for the
+// session is given to nobody, and a lease among it is ended when it comes.
 func (r *Resolver) EndSession(ctx context.Context, session string) error {
 	if session == "" {
 		return nil
@@ -117,7 +159,8 @@ func (r *Resolver) EndSession(ctx context.Context, session string) error {
 }
 
 // RevokeLeases ends every leased credential that is known, here and at its store, as a program that ends may want to. It
-// tells how many were ended; the error is the first of a store; all are tried.
+// tells how many were ended; the error is the first of a store; all are tried. What is being fetched meanwhile is not among
+// them.
 func (r *Resolver) RevokeLeases(ctx context.Context) (revoked int, err error) {
 	return r.endLeases(ctx, func(key) (bool, bool) { return true, false })
 }
@@ -136,12 +179,13 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 		return 0, errClosed
 	}
 	add := func(k key, rec *record) {
-		if p := r.owner(k); p != nil && !p.retired && rec.cred.Lease != nil {
+		if p := r.owner(k); p != nil && rec.cred.Lease != nil {
 			p.running.Add(1)
 			r.calls.Add(1)
 			leases = append(leases, lease{p, rec})
 		}
 	}
+	some := false
 	r.cache.RemoveIf(func(k key, e *entry) bool {
 		ends, forgets := which(k)
 		if rec := &e.Payload; ends && rec.cred != nil && rec.cred.Lease != nil {
@@ -152,29 +196,35 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 		}
 		return false
 	})
-	for k, rec := range r.owed {
-		if ends, _ := which(k); ends {
+	for k, list := range r.owed {
+		ends, forgets := which(k)
+		if !ends {
+			continue
+		}
+		for _, rec := range list {
 			add(k, rec)
+		}
+		if forgets { // what has a lease is owed again if its store fails again
+			delete(r.owed, k)
 		}
 	}
 	for _, k := range forget { // apart from the walk, since what leaves is told of
 		if e := r.cache.Peek(k); e != nil {
-			r.cache.Remove(k)
-			r.publish(&e.Payload, EventRevoked, nil)
+			if r.cache.Remove(k); e.Payload.cred != nil {
+				r.publish(&e.Payload, EventRevoked, nil)
+			}
+			some = true
 		}
 	}
 	for k, f := range r.flights {
 		if _, forgets := which(k); forgets {
-			f.detached = true
+			f.detached, f.unwanted = true, true
 			delete(r.flights, k)
 		}
 	}
-	for k := range r.kept {
-		if _, forgets := which(k); forgets {
-			delete(r.kept, k)
-		}
+	if some {
+		r.changed(ChangeEnded)
 	}
-	r.changed(ChangeEnded)
 	r.mu.Unlock()
 
 	var mu sync.Mutex
@@ -194,3 +244,18 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 	calls.Wait()
 	return revoked, first
 }
+
+// discard takes what f brought from who waits for it, and ends its lease. Called with r.mu held, by a call of f's provider or
+// its queue.
+func (r *Resolver) discard(f *flight) {
+	e := f.entry
+	f.entry, f.err = nil, errSessionEnded
+	if e == nil || e.Payload.cred.Lease == nil {
+		return
+	}
+	f.p.running.Add(1)
+	r.calls.Add(1)
+	go func() { _ = r.atStore(f.p.ctx, f.p, &e.Payload) }()
+}
+
+var errSessionEnded error = &backend.Error{Code: backend.CodeDenied, Reason: "the session has ended"}

@@ -1,0 +1,265 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/credref"
+)
+
+// lender is a store that gives each caller a lease of its own, and knows which of them hold.
+type lender struct {
+	flaky
+	slow   time.Duration // of what it does
+	length time.Duration
+
+	mu   sync.Mutex
+	n    int
+	live []string // leases that hold
+	fail error    // of revocations
+}
+
+func newLender() *lender {
+	l := &lender{length: time.Hour}
+	l.get = func(ctx context.Context, req backend.Request) (*backend.Credential, error) {
+		l.mu.Lock()
+		l.n++
+		id := fmt.Sprint(req.ID, "/", l.n)
+		l.live = append(l.live, id)
+		l.mu.Unlock()
+		c := plain("c4nary " + id)
+		c.Lease = &backend.Lease{ID: id, Duration: l.length}
+		return c, pause(ctx, l.slow)
+	}
+	return l
+}
+
+func (l *lender) Revoke(ctx context.Context, _ backend.Request, c *backend.Credential) error {
+	if err := pause(ctx, l.slow); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fail != nil {
+		return l.fail
+	}
+	l.live = slices.DeleteFunc(l.live, func(id string) bool { return id == c.Lease.ID })
+	return nil
+}
+
+func (l *lender) failWith(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = err
+}
+
+func (l *lender) wantLive(t testing.TB, want ...string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Equal(l.live, want) {
+		t.Errorf("the store still has %q, want %q", l.live, want)
+	}
+}
+
+var errDown = backend.Errorf(backend.CodeUnavailable, "as told")
+
+// Whatever was taken from its holders and could not be ended at the store is ended by a later try, each lease of a key too.
+func TestRevokeIsRepeatable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLender()
+		r := open(t, Provider{Backend: l})
+		get := func(w string) { t.Helper(); v, err := r.Resolve(t.Context(), ref("k")); want(t, v, err, "c4nary "+w) }
+		get("k/1")
+		l.failWith(errDown)
+		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeUnavailable)
+		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeUnavailable)
+		get("k/2") // the first is given to nobody
+		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeUnavailable)
+		get("k/3")
+		l.wantLive(t, "k/1", "k/2", "k/3")
+		l.failWith(nil)
+		if err := r.Revoke(t.Context(), ref("k")); err != nil {
+			t.Error(err)
+		}
+		l.wantLive(t)
+		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeNotFound)
+	})
+}
+
+// What is over at its store is not owed any more, and what is owed has a bound.
+func TestWhatIsOwedIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLender()
+		l.failWith(errDown)
+		r := open(t, Provider{Backend: l})
+		fail := func(n int) {
+			for i := range n {
+				k := ref(fmt.Sprint("k", i))
+				r.Resolve(t.Context(), k)
+				wantCode(t, r.Revoke(t.Context(), k), backend.CodeUnavailable)
+			}
+		}
+		owed := func() (n int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, list := range r.owed {
+				n += len(list)
+			}
+			return n
+		}
+		fail(maxOwed + 10)
+		if n := owed(); n != maxOwed {
+			t.Errorf("%d are kept, want %d", n, maxOwed)
+		}
+		time.Sleep(2 * time.Hour)
+		fail(3)
+		if n := owed(); n != 3 {
+			t.Errorf("%d are kept, want 3", n)
+		}
+		if err := r.Apply(Config{Providers: map[string]Provider{"p": {Backend: newLender()}}}); err != nil {
+			t.Fatal(err)
+		}
+		if n := owed(); n != 0 {
+			t.Errorf("%d of a store that is gone are kept", n)
+		}
+	})
+}
+
+func TestRevokeLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLender()
+		l.slow = time.Second
+		static := newScript("c4nary")
+		r := openAll(t, map[string]Provider{"p": {Backend: l, Concurrency: 10, Timeout: 5 * time.Second}, "s": {Backend: static}})
+		r.ResolveAll(t.Context(), append(refs(100), credref.Ref{Provider: "s", ID: "x"}))
+		h := r.Handle(ref("k7"))
+		defer h.Close()
+		if _, err := h.Get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.failWith(errDown)
+		n, err := r.RevokeLeases(t.Context())
+		if wantCode(t, err, backend.CodeUnavailable); n != 0 {
+			t.Errorf("%d revoked", n)
+		}
+		l.failWith(nil)
+		start := time.Now()
+		n, err = r.RevokeLeases(t.Context()) // longer than the timeout of one call
+		if took := time.Since(start); err != nil || n != 100 || took != 10*time.Second {
+			t.Errorf("%d revoked in %v, %v", n, took, err)
+		}
+		l.wantLive(t)
+		if e := r.Stats().Entries; e != 1 {
+			t.Errorf("%d entries, want that without a lease", e)
+		}
+		if n, err = r.RevokeLeases(t.Context()); n != 0 || err != nil {
+			t.Errorf("%d revoked again, %v", n, err)
+		}
+		v, err := h.Get(t.Context())
+		want(t, v, err, "c4nary k7/101")
+
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		n, err = r.RevokeLeases(ctx)
+		if wantCode(t, err, backend.CodeTimeout); n != 0 {
+			t.Errorf("%d revoked", n)
+		}
+		l.wantLive(t, "k7/101")
+		if err := r.Revoke(t.Context(), ref("k7")); err != nil { // it was not forgotten
+			t.Error(err)
+		}
+		l.wantLive(t)
+		r.Close()
+		_, err = r.RevokeLeases(t.Context())
+		wantCode(t, err, backend.CodeUnavailable)
+	})
+}
+
+func TestEndSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLender()
+		static := &flaky{get: func(_ context.Context, req backend.Request) (*backend.Credential, error) {
+			if req.ID == "none" {
+				return nil, backend.Errorf(backend.CodeNotFound, "no")
+			}
+			return plain("c4nary " + req.Subject.Session), nil
+		}}
+		scope := []Scope{ScopeSession, ScopeTenant}
+		r := openAll(t, map[string]Provider{"p": {Backend: l, Scope: scope}, "s": {Backend: static, Scope: scope}})
+		a, b := credref.Subject{Tenant: "t", Session: "a"}, credref.Subject{Tenant: "t", Session: "b"}
+		tenant := credref.Subject{Tenant: "t"}
+		st := credref.Ref{Provider: "s", ID: "x"}
+		for _, s := range []credref.Subject{a, b, tenant} {
+			for _, k := range []credref.Ref{ref("k"), st, {Provider: "s", ID: "none"}} {
+				r.For(s).Resolve(t.Context(), k)
+			}
+		}
+		l.wantLive(t, "k/1", "k/2", "k/3")
+		events := r.For(a).Watch(t.Context(), ref("k"), st)
+		<-events
+		<-events
+		if err := r.EndSession(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+		l.failWith(errDown)
+		wantCode(t, r.EndSession(t.Context(), "a"), backend.CodeUnavailable)
+		kinds := []EventKind{(<-events).Kind, (<-events).Kind}
+		if kinds[0] != EventRevoked || kinds[1] != EventRevoked {
+			t.Errorf("events %v", kinds)
+		}
+		l.failWith(nil)
+		if err := r.EndSession(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		l.wantLive(t, "k/2", "k/3")
+		for _, s := range []credref.Subject{b, tenant} {
+			out := r.For(s).ResolveAll(t.Context(), []credref.Ref{ref("k"), st})
+			if out[0].Waited || out[1].Waited || out[0].Err != nil || out[1].Err != nil {
+				t.Errorf("another's was ended: %+v", out)
+			}
+		}
+		if err := r.EndSession(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is being fetched for a session that ends is given to nobody, and its lease does not outlive it.
+func TestEndSessionWhileFetching(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLender()
+		l.slow = time.Second
+		r := openAll(t, map[string]Provider{"p": {Backend: l, Scope: []Scope{ScopeSession}}})
+		view := r.For(credref.Subject{Session: "a"})
+		done := make(chan error)
+		go func() { _, err := view.Resolve(context.Background(), ref("k")); done <- err }()
+		synctest.Wait()
+		if err := r.EndSession(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		wantCode(t, <-done, backend.CodeDenied)
+		time.Sleep(5 * time.Second)
+		l.wantLive(t)
+		if e := r.Stats().Entries; e != 0 {
+			t.Errorf("%d entries", e)
+		}
+	})
+}
+
+func TestRevokeAfterClose(t *testing.T) {
+	t.Parallel()
+	r := open(t, Provider{Backend: newLender()})
+	r.Resolve(t.Context(), ref("k"))
+	r.Close()
+	if err := r.Revoke(t.Context(), ref("k")); !errors.Is(err, backend.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
