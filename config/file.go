@@ -50,6 +50,14 @@ type Provider struct {
 	sources []*chained
 }
 
+// Text gives a setting of the provider as the file has it, empty where that is not set or not a scalar.
+func (def *Provider) Text(key string) string {
+	if n := def.node.get(key); n != nil {
+		return n.text
+	}
+	return ""
+}
+
 // settingsOfFile is the whole file but for the providers, which are decoded by kind.
 type settingsOfFile struct {
 	// Version is the version of this file's form: 1.

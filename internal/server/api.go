@@ -25,6 +25,7 @@ type route struct {
 	handle       func(*Server, *request)
 	may          policy.Permission // that a caller needs; empty: being known is enough
 	health       bool              // answered also when all places are taken, and without a turn
+	open         bool              // answered to anybody whom the listener admits
 	stream       bool              // takes no turn: it has a limit of its own
 
 	summary     string
@@ -116,11 +117,6 @@ func newAPI(s *Server) *api {
 const sessionPath = "/v1/sessions/{id}"
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
-	s := a.s
-	req := requests.Get().(*request)
-	defer req.release()
-	req.w, req.r, req.conn, req.state, req.id = w, r, connOf(r.Context()), s.state.Load(), s.requestID()
 	path := r.URL.Path
 	if strings.HasPrefix(path, "/v1/sessions/") {
 		path = sessionPath
@@ -128,8 +124,20 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	found := a.byPath[path]
 	name := path
 	if len(found) == 0 {
-		name = "other"
+		name = otherPath
 	}
+	a.s.answer(w, r, nil, found, name)
+}
+
+const otherPath = "other"
+
+// answer answers one request of a listener that speaks p; nil: the native API. found are the routes of its path, and name is
+// what metrics call that.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, p *protocol, found []route, name string) {
+	began := time.Now()
+	req := requests.Get().(*request)
+	defer req.release()
+	req.w, req.r, req.protocol, req.conn, req.state, req.id = w, r, p, connOf(r.Context()), s.state.Load(), s.requestID()
 	defer func() {
 		if recover() != nil { // what it says is not known to be without secrets
 			s.log.Error("a request made the sidecar panic", "route", name, "request", req.id)
@@ -151,13 +159,17 @@ func (s *Server) serve(req *request, found []route, name string) {
 		req.fail(err)
 		return
 	}
+	i := slices.IndexFunc(found, func(r route) bool { return r.method == req.r.Method })
+	if i >= 0 && found[i].open {
+		found[i].handle(s, req)
+		return
+	}
 	var err error
-	if req.caller, err = s.identify(req.state, req.conn, req.r); err != nil {
+	if req.caller, err = s.identify(req); err != nil {
 		_ = s.auditOne(req, audit.EventDenial, nil, "no identity", err)
 		req.fail(err)
 		return
 	}
-	i := slices.IndexFunc(found, func(r route) bool { return r.method == req.r.Method })
 	switch {
 	case len(found) == 0:
 		req.fail(bad(http.StatusNotFound, "there is no such path", "see /openapi.json"))
@@ -174,7 +186,7 @@ func (s *Server) serve(req *request, found []route, name string) {
 	to := &found[i]
 	if !to.health && listen.IsReserve(req.conn.socket) {
 		req.w.Header().Set("Connection", "close")
-		req.fail(&backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar has as many connections as it may have", RetryAfter: time.Second})
+		req.fail(errFull)
 		return
 	}
 	if to.may != "" {

@@ -21,9 +21,9 @@ import (
 
 // door is a listener as it matters to who comes in by it.
 type door struct {
-	name     string // socket, tcp, or a drop-in's
-	token    []byte // that each request must bring; nil: the peer of the connection tells who it is
-	consumer string // whose rules hold for the holder of token; empty: the owner
+	name     string                     // socket, tcp, or a drop-in's
+	token    []byte                     // that each request must bring; nil: the peer of the connection tells who it is
+	consumer func(*config.Serve) string // whose rules hold for the holder of token; nil, or gives an empty name: the owner
 }
 
 // conn is one connection.
@@ -126,7 +126,15 @@ func isLoopback(host string) bool {
 }
 
 // identify tells who is calling.
-func (s *Server) identify(st *state, c *conn, r *http.Request) (*caller, error) {
+func (s *Server) identify(req *request) (*caller, error) {
+	st, c, r := req.state, req.conn, req.r
+	if req.protocol != nil {
+		token, err := req.protocol.token(r)
+		if err != nil {
+			return nil, err
+		}
+		return s.holder(st, c, token)
+	}
 	if c.door.token != nil && r.Header.Get(client.RequestHeader) == "" {
 		return nil, &backend.Error{Code: backend.CodeDenied, Reason: "the request lacks the header " + client.RequestHeader, Remedy: "send it with any value"}
 	}
@@ -199,8 +207,10 @@ func (s *Server) holder(st *state, c *conn, token string) (*caller, error) {
 	}
 	j := &judged{policy: st.policy, name: name}
 	consumer := st.policy.Identify(policy.Caller{Peer: facts(c.peer), Token: name, Listener: c.door.name})
-	if name == config.OwnerName && c.door.consumer != "" {
-		consumer = st.policy.Named(c.door.consumer)
+	if name == config.OwnerName && c.door.consumer != nil {
+		if own := c.door.consumer(&st.serve); own != "" {
+			consumer = st.policy.Named(own)
+		}
 	}
 	if consumer == nil {
 		j.err = backend.Errorf(backend.CodeDenied, "the listener's consumer is not configured")

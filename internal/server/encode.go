@@ -144,14 +144,17 @@ func size(v *resolver.Value) int {
 
 // wireLen is an upper bound of what s takes as a JSON string.
 func wireLen(s backend.Secret) (n int) {
-	_ = s.Use(func(b []byte) error {
-		n = len(b) + 48
-		for _, c := range b {
-			if c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
-				n += 5
-			}
+	_ = s.Use(func(b []byte) error { n = textLen(b); return nil })
+	return n
+}
+
+// textLen is wireLen of a text.
+func textLen(b []byte) int {
+	n := len(b) + 48
+	for _, c := range b {
+		if c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			n += 5
 		}
-		return nil
-	})
+	}
 	return n
 }

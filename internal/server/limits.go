@@ -40,7 +40,10 @@ func newGate(l config.ServeLimits) *gate {
 	return &gate{slots: make(chan struct{}, cmp.Or(l.Requests, defaultRequests)), queue: int64(cmp.Or(l.Queue, defaultQueue))}
 }
 
-var errBusy = &backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar is busy", RetryAfter: time.Second}
+var (
+	errBusy = &backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar is busy", RetryAfter: time.Second}
+	errFull = &backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar has as many connections as it may have", RetryAfter: time.Second}
+)
 
 // enter waits for a place, which leave gives back. It fails when too many wait already.
 func (g *gate) enter(ctx context.Context) error {

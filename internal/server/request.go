@@ -21,14 +21,15 @@ import (
 
 // request is one request as handlers see it. It is used again for another once it is answered.
 type request struct {
-	w      http.ResponseWriter
-	r      *http.Request
-	state  *state
-	conn   *conn
-	caller *caller
-	id     string
-	status int
-	traced context.Context // nil: not traced
+	w        http.ResponseWriter
+	r        *http.Request
+	protocol *protocol // nil: the native API
+	state    *state
+	conn     *conn
+	caller   *caller // nil: not known yet
+	id       string
+	status   int
+	traced   context.Context // nil: not traced
 
 	answers []answer
 	records []audit.Record
@@ -112,6 +113,10 @@ func (req *request) fail(err error) {
 	}
 	if after := backend.RetryAfter(err); after > 0 {
 		req.w.Header().Set("Retry-After", seconds(after))
+	}
+	if req.protocol != nil {
+		req.protocol.fail(req, err)
+		return
 	}
 	if status == http.StatusUnauthorized {
 		req.w.Header().Set("WWW-Authenticate", "Bearer")

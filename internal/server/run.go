@@ -279,8 +279,9 @@ func (s *Server) listen(st *state) (places []place, err error) {
 
 // extra is a listener beside the socket: TCP, with a token.
 type extra struct {
-	name, address, tokenFile, consumer string
-	handler                            http.Handler
+	name, address, tokenFile string
+	consumer                 func(*config.Serve) string // as that of door
+	handler                  http.Handler
 }
 
 func closeAll(places []place) {

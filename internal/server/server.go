@@ -118,7 +118,7 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	for _, w := range file.Warnings() {
 		s.log.Warn(w)
 	}
-	s.metrics = metrics.New(metrics.Settings{Version: o.Version, Routes: paths(), Providers: providerNames(file), Consumers: st.policy.Names()})
+	s.metrics = metrics.New(metrics.Settings{Version: o.Version, Routes: append(paths(), dropInPaths()...), Providers: providerNames(file), Consumers: st.policy.Names()})
 	if s.tracing, err = tracing.Open(st.serve.Tracing, o.Version); err != nil {
 		return nil, err
 	}
