@@ -35,6 +35,8 @@ var (
 	errClosed error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the resolver is closed"}
 	// errReplaced ends the fetches of a provider that Apply took away; who waits asks again.
 	errReplaced error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider was replaced"}
+	// errNotAsked tells watchers of what such a provider had served.
+	errNotAsked error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider was replaced, and its successor was not asked yet"}
 )
 
 // unavailable reports whether err leaves a value that is known already as good as it was.

@@ -2,11 +2,13 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
 )
 
@@ -43,26 +45,36 @@ type hub struct {
 	watching atomic.Int32
 	mu       sync.Mutex
 	byKey    map[key]map[*watcher]struct{} // so that an event costs what its own watchers do
-	all      map[*watcher]struct{}
+	all      map[*watcher]struct{}         // of every secret
+	some     map[*watcher]struct{}         // the others
 	closed   bool
 }
 
 type watcher struct {
-	refs    map[key][]credref.Ref
-	all     bool // of those that subject sees
+	asked   []credref.Ref // none: every secret that subject sees
 	subject credref.Subject
 	wake    chan struct{}
+
+	// Guarded by hub.mu.
+	refs   map[key][]credref.Ref
+	places map[credref.Ref]*places // of refs that are looked for in several
 
 	mu      sync.Mutex
 	pending map[credref.Ref]Event
 	order   []credref.Ref
 }
 
+// places is where a ref is looked for, in this order, and where it was found by what the watcher was told last.
+type places struct {
+	keys []key
+	told key
+}
+
 // maxPending is how many refs have an event waiting for a watcher of everything that does not take them.
 const maxPending = 10_000
 
-// publish tells of ev, whose Ref has no field, to those who watch k, a key of a provider of that scope.
-func (h *hub) publish(scope []Scope, k key, ev Event) {
+// publish tells of ev, whose Ref has no field, to those who watch k, a key of a provider of that scope. Called with r.mu held.
+func (h *hub) publish(r *Resolver, scope []Scope, k key, ev Event) {
 	if h.watching.Load() == 0 {
 		return
 	}
@@ -70,10 +82,19 @@ func (h *hub) publish(scope []Scope, k key, ev Event) {
 	defer h.mu.Unlock()
 	for w := range h.byKey[k] {
 		for _, ref := range w.refs[k] {
+			if at := w.places[ref]; at != nil {
+				w.putFound(r, at, ref, k, ev)
+				continue
+			}
 			ev.Ref = ref
 			w.put(ev)
 		}
 	}
+	h.toAll(scope, k, ev)
+}
+
+// toAll tells of ev those who watch everything. Called with h.mu held.
+func (h *hub) toAll(scope []Scope, k key, ev Event) {
 	ev.Ref = k.ref()
 	for w := range h.all {
 		if len(scope) == 0 || slices.Contains(levels(scope, w.subject), k.whom()) {
@@ -82,11 +103,46 @@ func (h *hub) publish(scope []Scope, k key, ev Event) {
 	}
 }
 
+// putFound puts ev, of k, if it says something about what ref finds: what becomes of a wide place does not while a narrower one
+// has it, nor does that there is none in one place while another has it, or is being asked.
+func (w *watcher) putFound(r *Resolver, at *places, ref credref.Ref, k key, ev Event) {
+	mine, found := slices.Index(at.keys, k), slices.IndexFunc(at.keys, r.served)
+	missing := ev.Kind == EventFailed && errors.Is(ev.Err, backend.ErrNotFound)
+	switch {
+	case found >= 0 && (found < mine || missing):
+		if k = at.keys[found]; at.told == k {
+			return
+		}
+		ev = r.cache.Peek(k).Payload.stands(ref)
+	case missing && slices.ContainsFunc(at.keys, func(other key) bool { return other != k && r.flights[other] != nil }):
+		return // its fetch will tell
+	}
+	if at.told = k; ev.Kind == EventFailed || ev.Kind == EventRevoked {
+		at.told = key{}
+	}
+	ev.Ref = ref
+	w.put(ev)
+}
+
+// served reports whether a credential of k is known. Called with r.mu held.
+func (r *Resolver) served(k key) bool {
+	e := r.cache.Peek(k)
+	return e != nil && e.Payload.cred != nil
+}
+
+// stands tells how rec is served.
+func (rec *record) stands(ref credref.Ref) Event {
+	if rec.stale {
+		return rec.event(ref, EventStale, nil)
+	}
+	return rec.event(ref, EventResolved, nil)
+}
+
 // put keeps the last event of each ref until the watcher takes it.
 func (w *watcher) put(ev Event) {
 	w.mu.Lock()
 	if _, waiting := w.pending[ev.Ref]; !waiting {
-		if w.all && len(w.order) >= maxPending {
+		if len(w.asked) == 0 && len(w.order) >= maxPending {
 			delete(w.pending, w.order[0])
 			w.order = w.order[1:]
 		}
@@ -113,36 +169,103 @@ func (w *watcher) take() (Event, bool) {
 	return ev, true
 }
 
-func (h *hub) add(w *watcher) bool {
+func (h *hub) add(r *Resolver, w *watcher) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return false
 	}
 	if h.byKey == nil {
-		h.byKey, h.all = map[key]map[*watcher]struct{}{}, map[*watcher]struct{}{}
-	}
-	if w.all {
-		h.all[w] = struct{}{}
-	}
-	for k := range w.refs {
-		if h.byKey[k] == nil {
-			h.byKey[k] = map[*watcher]struct{}{}
-		}
-		h.byKey[k][w] = struct{}{}
+		h.byKey, h.all, h.some = map[key]map[*watcher]struct{}{}, map[*watcher]struct{}{}, map[*watcher]struct{}{}
 	}
 	h.watching.Add(1)
+	if len(w.asked) == 0 {
+		h.all[w] = struct{}{}
+		return true
+	}
+	h.some[w] = struct{}{}
+	for _, ref := range w.asked {
+		h.index(r, w, ref)
+	}
 	return true
+}
+
+// index makes w hear of ref, or tells it why it cannot. Called with h.mu held.
+func (h *hub) index(r *Resolver, w *watcher, ref credref.Ref) {
+	p, err := r.lookup(ref)
+	var targets []target
+	if err == nil {
+		targets, err = p.targets(ref, w.subject)
+	}
+	if err != nil {
+		w.put(Event{Ref: ref, Kind: EventFailed, Time: time.Now(), Err: refError(ref, err)})
+		return
+	}
+	if len(targets) > 1 {
+		w.places[ref] = &places{}
+	}
+	for _, t := range targets {
+		if at := w.places[ref]; at != nil {
+			at.keys = append(at.keys, t.key)
+		}
+		w.refs[t.key] = append(w.refs[t.key], ref)
+		if h.byKey[t.key] == nil {
+			h.byKey[t.key] = map[*watcher]struct{}{}
+		}
+		h.byKey[t.key][w] = struct{}{}
+	}
+}
+
+// forget makes w hear of k no more. Called with h.mu held.
+func (h *hub) forget(w *watcher, k key) {
+	if delete(h.byKey[k], w); len(h.byKey[k]) == 0 {
+		delete(h.byKey, k)
+	}
+	delete(w.refs, k)
+}
+
+// ended tells that what p served, at those keys, is not served any more. Called with r.mu held, after p was replaced.
+func (h *hub) ended(r *Resolver, p *provider, served []key) {
+	_, gone := r.provider(p.name)
+	for _, k := range served {
+		ev := Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: errNotAsked}
+		if gone == nil {
+			h.publish(r, p.Scope, k, ev)
+			continue
+		}
+		ev.Err = gone
+		h.mu.Lock()
+		h.toAll(p.Scope, k, ev) // who watches it alone is told by replaced
+		h.mu.Unlock()
+	}
+}
+
+// replaced looks anew for what is watched of those providers. Called with r.mu held.
+func (h *hub) replaced(r *Resolver, providers map[string]bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.some {
+		for k := range w.refs {
+			if providers[k.provider] {
+				h.forget(w, k)
+			}
+		}
+		for _, ref := range w.asked {
+			if providers[ref.Provider] {
+				delete(w.places, ref)
+				h.index(r, w, ref)
+			}
+		}
+	}
 }
 
 func (h *hub) remove(w *watcher) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.all, w)
+	delete(h.some, w)
 	for k := range w.refs {
-		if delete(h.byKey[k], w); len(h.byKey[k]) == 0 {
-			delete(h.byKey, k)
-		}
+		h.forget(w, k)
 	}
 	h.watching.Add(-1)
 }
@@ -153,42 +276,36 @@ func (h *hub) close() {
 	h.closed = true
 }
 
-// watch gives the events of refs, of every secret when there are none, as subject sees them, until ctx ends or the
-// Resolver is closed; then the channel is closed. It is level-triggered: of several events of one ref that nobody took
-// in time, the last is given; first comes how each ref stands. A watcher of everything that takes none loses the oldest events
-// beyond those of 10,000 refs.
+// watch is Watch for subject.
 func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []credref.Ref) <-chan Event {
 	out := make(chan Event)
-	w := &watcher{all: len(refs) == 0, subject: subject, refs: map[key][]credref.Ref{}, pending: map[credref.Ref]Event{}, wake: make(chan struct{}, 1)}
+	w := &watcher{
+		subject: subject, refs: map[key][]credref.Ref{}, places: map[credref.Ref]*places{},
+		pending: map[credref.Ref]Event{}, wake: make(chan struct{}, 1),
+	}
+	twice := map[credref.Ref]bool{}
 	for _, ref := range refs {
-		p, err := r.lookup(ref)
-		if err != nil {
-			w.put(Event{Ref: ref, Kind: EventFailed, Time: time.Now(), Err: refError(ref, err)})
-			continue
-		}
-		targets, err := p.targets(ref, subject)
-		if err != nil {
-			w.put(Event{Ref: ref, Kind: EventFailed, Time: time.Now(), Err: refError(ref, err)})
-			continue
-		}
-		for _, t := range targets {
-			w.refs[t.key] = append(w.refs[t.key], ref)
+		if !twice[ref] {
+			twice[ref] = true
+			w.asked = append(w.asked, ref)
 		}
 	}
 	r.mu.Lock() // so that no event comes between how a ref stands and what is said of it
-	if !r.hub.add(w) {
+	if !r.hub.add(r, w) {
 		r.mu.Unlock()
 		close(out)
 		return out
 	}
 	for k, same := range w.refs {
-		if e := r.cache.Peek(k); e != nil && e.Payload.cred != nil {
-			kind := EventResolved
-			if e.Payload.stale {
-				kind = EventStale
-			}
-			for _, ref := range same {
-				w.put(e.Payload.event(ref, kind, nil))
+		e := r.cache.Peek(k)
+		if e == nil || e.Payload.cred == nil {
+			continue
+		}
+		for _, ref := range same {
+			if at := w.places[ref]; at != nil {
+				w.putFound(r, at, ref, k, e.Payload.stands(ref))
+			} else {
+				w.put(e.Payload.stands(ref))
 			}
 		}
 	}

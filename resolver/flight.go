@@ -202,10 +202,10 @@ func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credre
 	}
 	for i := range targets {
 		t := &targets[i]
-		if h != nil {
-			h.pin(t.key)
-		}
 		r.mu.Lock()
+		if h != nil {
+			h.pin(t)
+		}
 		e, f, err := r.find(ctx, p, t, false, nil)
 		p.dispatch()
 		r.mu.Unlock()

@@ -2,7 +2,7 @@ package resolver
 
 import (
 	"context"
-	"sync"
+	"strings"
 
 	"github.com/credresolve/credresolve/cache"
 	"github.com/credresolve/credresolve/credref"
@@ -16,7 +16,7 @@ type Handle struct {
 	ref     credref.Ref
 	subject credref.Subject
 
-	mu     sync.Mutex
+	// Guarded by Resolver.mu.
 	pinned map[key]bool
 	closed bool
 }
@@ -36,36 +36,48 @@ func (h *Handle) Get(ctx context.Context) (*Value, error) {
 // Ref is what the handle was made of.
 func (h *Handle) Ref() credref.Ref { return h.ref }
 
-// pin makes k count as used while h is open. A handle of a scoped provider may find its credential in several places.
-func (h *Handle) pin(k key) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed || h.pinned[k] {
+// pin is what open handles keep in use.
+type pin struct {
+	handles int
+	target  *target // nil: its provider was replaced, and nobody has asked the successor yet
+}
+
+// pin makes t's secret count as used while h is open. A handle of a scoped provider may find its credential in several places.
+// Called with r.mu held.
+func (h *Handle) pin(t *target) {
+	if h.closed {
 		return
 	}
-	if h.pinned == nil {
-		h.pinned = map[key]bool{}
+	k := t.key
+	p := h.r.pins[k]
+	if !h.pinned[k] {
+		k.provider, k.id, k.version = strings.Clone(k.provider), strings.Clone(k.id), strings.Clone(k.version)
+		if h.pinned == nil {
+			h.pinned = map[key]bool{}
+		}
+		if p == nil {
+			p = &pin{}
+			h.r.pins[k] = p
+		}
+		h.pinned[k] = true
+		p.handles++
 	}
-	h.pinned[k] = true
-	h.r.mu.Lock()
-	h.r.pins[k]++
-	h.r.mu.Unlock()
+	if p.target == nil || p.target.id != t.id {
+		p.target = &target{k, strings.Clone(t.id)}
+	}
 }
 
 // Close lets the credential go; it stays cached. Get still works, without keeping the credential in use.
 func (h *Handle) Close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return nil
-	}
-	h.closed = true
 	h.r.mu.Lock()
 	defer h.r.mu.Unlock()
+	h.closed = true
 	for k := range h.pinned {
-		if h.r.pins[k]--; h.r.pins[k] == 0 {
+		p := h.r.pins[k]
+		if p.handles--; p.handles == 0 {
 			delete(h.r.pins, k)
 		}
 	}
+	h.pinned = nil
 	return nil
 }

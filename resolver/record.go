@@ -205,7 +205,7 @@ func (r *Resolver) due(k key, seq uint64) {
 		return
 	case r.flights[k] == nil:
 		r.publish(rec, EventExpiring, nil)
-		if p := r.owner(k); p != nil && (e.Used() || r.pins[k] > 0) {
+		if p := r.owner(k); p != nil && (e.Used() || r.pins[k] != nil) {
 			r.renewOrFetch(p, e)
 			p.dispatch()
 		}
@@ -220,7 +220,7 @@ func (r *Resolver) publish(rec *record, kind EventKind, err error) {
 		return
 	}
 	k := rec.target.key
-	r.hub.publish(r.scope(k), k, rec.event(k.ref(), kind, err))
+	r.hub.publish(r, r.scope(k), k, rec.event(k.ref(), kind, err))
 }
 
 // scope is that of k's provider.
@@ -276,7 +276,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		if backend.CodeOf(err) == backend.CodeNotFound {
 			r.installNegative(p, f.target, err, now)
 		}
-		r.hub.publish(p.Scope, k, Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: err})
+		r.hub.publish(r, p.Scope, k, Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: err})
 		return nil, err
 	}
 	rec := &old.Payload

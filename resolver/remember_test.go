@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,6 +70,7 @@ func TestOnChange(t *testing.T) {
 			t.Helper()
 			_, err := r.Resolve(t.Context(), ref("k"))
 			wantCode(t, err, code)
+			synctest.Wait()
 		}
 		get(backend.CodeOK)
 		c.want(t, "fetched", 1, 0)
@@ -376,10 +378,18 @@ func TestRememberModel(t *testing.T) {
 
 func playRememberModel(t *rapid.T) {
 	const maxAge = 2 * time.Hour
+	var mu sync.Mutex
+	set := func(change func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		change()
+	}
 	held := map[string]string{"a": "a0", "b": "b0"} // what the store holds
 	fetched := map[string]time.Time{}
 	var fail backend.Code
 	store := &flaky{get: func(_ context.Context, req backend.Request) (*backend.Credential, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		text := held[req.ID]
 		if fail != "" {
 			return nil, backend.Errorf(fail, "as told")
@@ -387,15 +397,19 @@ func playRememberModel(t *rapid.T) {
 		fetched[text] = time.Now()
 		return plain(text), nil
 	}}
+	failWith := func(code backend.Code) { set(func() { fail = code }) }
 	var r *Resolver
-	lazy := false // nothing is written until something has ended
+	var lazy atomic.Bool // nothing is written until something has ended
 	disk := map[credref.Ref]Remembered{}
 	c := &changes{}
 	save := func() {
-		clear(disk)
-		for _, rem := range r.Snapshot() {
-			disk[rem.Ref] = rem
-		}
+		rem := r.Snapshot()
+		set(func() {
+			clear(disk)
+			for _, one := range rem {
+				disk[one.Ref] = one
+			}
+		})
 	}
 	start := func() {
 		if r != nil {
@@ -403,7 +417,7 @@ func playRememberModel(t *rapid.T) {
 		}
 		c.r, c.ended = nil, 0
 		r, _ = New(Config{OnChange: func(ch Change) {
-			if c.told(ch); ch == ChangeEnded || !lazy {
+			if c.told(ch); ch == ChangeEnded || !lazy.Load() {
 				save()
 			}
 		}, Providers: map[string]Provider{"p": {Backend: store, Digest: "d", TTL: time.Minute, MaxStale: time.Minute, NegativeTTL: -1, Retries: -1, Breaker: Breaker{Failures: -1}}}})
@@ -422,7 +436,8 @@ func playRememberModel(t *rapid.T) {
 				return
 			}
 			text := string(v.Secret().Reveal())
-			age := time.Since(fetched[text])
+			var age time.Duration
+			set(func() { age = time.Since(fetched[text]) })
 			switch {
 			case !v.Stale() && age > time.Minute:
 				t.Fatalf("%s: %q of %v ago is given as fresh", id, text, age)
@@ -433,39 +448,40 @@ func playRememberModel(t *rapid.T) {
 		"a store that says no": func(t *rapid.T) {
 			id := drawID(t)
 			time.Sleep(2 * time.Second) // else what was fetched just now would do
-			fail = rapid.SampledFrom([]backend.Code{backend.CodeDenied, backend.CodeNotFound, backend.CodeExpired}).Draw(t, "code")
+			code := rapid.SampledFrom([]backend.Code{backend.CodeDenied, backend.CodeNotFound, backend.CodeExpired}).Draw(t, "code")
+			failWith(code)
 			r.ResolveWith(context.Background(), []credref.Ref{ref(id)}, Demand{NoCache: true})
-			fail = ""
+			failWith("")
 			time.Sleep(2 * time.Second)
-			fail = backend.CodeUnavailable
+			failWith(backend.CodeUnavailable)
 			if rapid.Bool().Draw(t, "restart") {
 				start()
 			}
 			if _, err := r.Resolve(context.Background(), ref(id)); err == nil {
 				t.Fatalf("%s: given though the store has said no", id)
 			}
-			fail = ""
+			failWith("")
 		},
 		"forget, then an outage": func(t *rapid.T) {
 			id := drawID(t)
 			r.Forget(ref(id))
-			fail = backend.CodeUnavailable
+			failWith(backend.CodeUnavailable)
 			if rapid.Bool().Draw(t, "restart") {
 				start()
 			}
 			if _, err := r.Resolve(context.Background(), ref(id)); err == nil {
 				t.Fatalf("%s: given though it was forgotten", id)
 			}
-			fail = ""
+			failWith("")
 		},
 		"rotate": func(t *rapid.T) {
 			id := drawID(t)
 			n++
-			held[id] = fmt.Sprint(id, n)
+			set(func() { held[id] = fmt.Sprint(id, n) })
 		},
-		"outage":  func(*rapid.T) { fail = backend.CodeUnavailable },
-		"heal":    func(*rapid.T) { fail = "" },
-		"lazy":    func(t *rapid.T) { lazy = rapid.Bool().Draw(t, "lazy") },
+		"outage":  func(*rapid.T) { failWith(backend.CodeUnavailable) },
+		"heal":    func(*rapid.T) { failWith("") },
+		"lazy":    func(t *rapid.T) { lazy.Store(rapid.Bool().Draw(t, "lazy")) },
 		"restart": func(*rapid.T) { start() },
 		"wait":    func(t *rapid.T) { time.Sleep(time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "for"))) },
 	})

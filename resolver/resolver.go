@@ -38,7 +38,7 @@ type Resolver struct {
 	mu      tellingMutex // guards what follows, every record, every provider's queue, and writes to the cache
 	revise  *reviser
 	flights map[key]*flight
-	pins    map[key]int    // open handles
+	pins    map[key]*pin   // of open handles
 	waits   map[edge]int   // calls that wait for another provider
 	entries map[string]int // in the cache, by provider
 	kept    map[key]*Remembered
@@ -72,7 +72,7 @@ func New(c Config) (*Resolver, error) {
 		revise:   newReviser(c.RevisionKey),
 		failures: c.Failures,
 		flights:  map[key]*flight{},
-		pins:     map[key]int{},
+		pins:     map[key]*pin{},
 		waits:    map[edge]int{},
 		entries:  map[string]int{},
 		kept:     map[key]*Remembered{},
@@ -98,8 +98,9 @@ func New(c Config) (*Resolver, error) {
 
 // Apply replaces the configuration. A provider whose digest is unchanged keeps its backend, login, cache, leases and
 // breaker, and the backend that c brings for it is closed unless it is the same; another is replaced, its values end, and
-// who waits for one is answered by its successor. Nothing changes when Apply fails: its errors are ErrInvalidConfig, or
-// that the Resolver is closed, and c's backends stay the caller's.
+// who waits for one is answered by its successor. Handles ask the successor at their next use; watchers are told that what
+// was served is not any more, or that its provider is gone. Nothing changes when Apply fails: its errors are
+// ErrInvalidConfig, or that the Resolver is closed, and c's backends stay the caller's.
 func (r *Resolver) Apply(c Config) error {
 	if err := c.validate(); err != nil {
 		return err
@@ -130,12 +131,18 @@ func (r *Resolver) Apply(c Config) error {
 	}
 	r.providers.Store(&providers)
 	var gone []*provider
+	other := map[string]bool{} // providers that were replaced, removed or added
 	for name, p := range old {
 		if providers[name] != p {
+			other[name] = true
 			gone = append(gone, p)
 			r.retire(p)
 		}
 	}
+	for name := range providers {
+		other[name] = other[name] || old[name] == nil
+	}
+	r.hub.replaced(r, other)
 	r.cache.Resize(c.Cache.orDefault())
 	r.calls.Add(1) // under the lock, so that Close waits
 	r.mu.Unlock()
@@ -168,7 +175,24 @@ func (r *Resolver) retire(p *provider) {
 			delete(r.flights, k)
 		}
 	}
-	r.cache.RemoveIf(func(k key, _ *entry) bool { return k.provider == p.name })
+	var served []key
+	r.cache.RemoveIf(func(k key, e *entry) bool {
+		if k.provider != p.name {
+			return false
+		}
+		if e.Payload.cred != nil && r.hub.watching.Load() > 0 {
+			served = append(served, k)
+		}
+		return true
+	})
+	if !r.closed {
+		r.hub.ended(r, p, served)
+	}
+	for k, pin := range r.pins {
+		if k.provider == p.name {
+			pin.target = nil
+		}
+	}
 	for k := range r.kept {
 		if k.provider == p.name {
 			delete(r.kept, k)
@@ -316,7 +340,9 @@ func (r *Resolver) Handle(ref credref.Ref) *Handle { return r.For(credref.Subjec
 
 // Watch gives the events of refs, of every secret when there are none, as the subject of ctx sees them, until ctx ends or
 // the Resolver is closed; then the channel is closed. It is level-triggered: first comes how each ref stands, and of several
-// events of one ref that were not taken in time the last is given. A slow receiver holds up nothing.
+// events of one ref that were not taken in time the last is given. A slow receiver holds up nothing: of a watch of every
+// secret the oldest events are lost where those of more than 10,000 secrets wait to be taken. A ref that a scoped provider
+// may find in several places is told of as it is found.
 func (r *Resolver) Watch(ctx context.Context, refs ...credref.Ref) <-chan Event {
 	return r.watch(ctx, credref.SubjectFrom(ctx), refs)
 }
@@ -329,7 +355,8 @@ func (r *Resolver) Report(ctx context.Context, ref credref.Ref, revision string)
 }
 
 // Forget ends what is known of ref's secret, for every subject, and tells how many entries that were. A fetch under way is
-// detached: who waits for it gets its result, which is not kept. What an open Handle holds is fetched again at once.
+// detached: who waits for it gets its result, which is not kept. What an open Handle holds, or has looked for, is fetched
+// again at once, and watchers hear of it.
 func (r *Resolver) Forget(ref credref.Ref) int {
 	return r.forget(func(k key) bool { return k.provider == ref.Provider && k.id == ref.ID && k.version == ref.Version })
 }
@@ -358,25 +385,18 @@ func (r *Resolver) Wrote(ref credref.Ref) {
 func (r *Resolver) forget(which func(key) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wanted := map[key]*target{} // by an open handle
 	for k, f := range r.flights {
 		if which(k) {
 			f.detached = true
 			delete(r.flights, k)
-			if r.pins[k] > 0 {
-				wanted[k] = f.target
-			}
 		}
 	}
 	n := 0
-	r.cache.RemoveIf(func(k key, e *entry) bool {
+	r.cache.RemoveIf(func(k key, _ *entry) bool {
 		if !which(k) {
 			return false
 		}
 		n++
-		if r.pins[k] > 0 {
-			wanted[k] = e.Payload.target
-		}
 		return true
 	})
 	for k := range r.kept {
@@ -385,11 +405,21 @@ func (r *Resolver) forget(which func(key) bool) int {
 		}
 	}
 	r.changed(ChangeEnded)
-	for k, t := range wanted {
-		if p := r.owner(k); p != nil && !p.retired && !r.closed {
-			r.takeOff(nil, p, t, nil)
-			p.dispatch()
+	if r.closed {
+		return n
+	}
+	// What an open handle holds, and what it looked for and did not find: who watches it is to hear what there is now.
+	var asked []*provider
+	for k, pin := range r.pins {
+		if p := r.owner(k); p != nil && pin.target != nil && which(k) {
+			r.takeOff(nil, p, pin.target, nil)
+			if !slices.Contains(asked, p) {
+				asked = append(asked, p)
+			}
 		}
+	}
+	for _, p := range asked { // only now, so that they go out together
+		p.dispatch()
 	}
 	return n
 }
@@ -451,8 +481,8 @@ func (r *Resolver) Stats() Stats {
 	size := r.cache.Size()
 	r.mu.Lock()
 	flights, handles := len(r.flights), 0
-	for _, n := range r.pins {
-		handles += n
+	for _, p := range r.pins {
+		handles += p.handles
 	}
 	r.mu.Unlock()
 	return Stats{
