@@ -16,20 +16,24 @@ type Demand struct {
 	// MaxStale is how far past its time a value may be. Nil: the provider's bound; else the lesser of both; zero: no value past
 	// its time.
 	MaxStale *time.Duration
-	// NoCache fetches from the store, at most once a second for each secret: who asks within that second gets what was fetched.
+	// NoCache fetches from the store, at most once a second for each secret: who asks within a second after such a fetch went out
+	// gets what it gave, its failure too. What is not cached at all, by the provider's settings, is fetched each time.
 	NoCache bool
 	// Whole gives a secret with several fields, of which the ref names none, as a Value whose Secret is zero and whose Fields
 	// are all of them, where it is field_required otherwise.
 	Whole bool
 }
 
-// demandEvery is how long what was fetched is new enough for any Demand.
+// demandEvery is how long what was read is new enough for NoCache and MinFreshness, and how long a failure counts as theirs.
 const demandEvery = time.Second
 
 // plain reports whether d asks for nothing that what is cached could lack.
 func (d *Demand) plain() bool {
-	return d == nil || d.MinFreshness == 0 && d.MaxStale == nil && !d.NoCache
+	return d == nil || d.MinFreshness <= 0 && d.MaxStale == nil && !d.NoCache
 }
+
+// anew reports whether d may be met only by what is read anew.
+func (d *Demand) anew() bool { return d != nil && (d.NoCache || d.MinFreshness > 0) }
 
 // refuses reports whether rec is not good enough for d.
 func (d *Demand) refuses(rec *record, now int64) bool {
@@ -42,10 +46,13 @@ func (d *Demand) refuses(rec *record, now int64) bool {
 		return false
 	case d.NoCache:
 		return true
-	case rec.cred == nil:
-		return false
 	}
-	return d.MinFreshness > 0 && !rec.known.expires.IsZero() && time.Until(rec.known.expires) < d.MinFreshness
+	return d.tooShort(rec)
+}
+
+// tooShort reports whether rec ends sooner than d allows.
+func (d *Demand) tooShort(rec *record) bool {
+	return d.MinFreshness > 0 && rec.cred != nil && !rec.known.expires.IsZero() && time.Until(rec.known.expires) < d.MinFreshness
 }
 
 // tooOld reports whether rec is farther past its time than d allows.
@@ -55,10 +62,10 @@ func (d *Demand) tooOld(rec *record, now int64) bool {
 
 // tooStale is the error for who waited and gets rec, which is served for want of another, and does not want it.
 func (d *Demand) tooStale(rec *record, now int64) error {
-	if d.plain() || !rec.stale || !d.NoCache && !d.tooOld(rec, now) {
+	if d.plain() || !rec.stale || !d.NoCache && !d.tooOld(rec, now) && !d.tooShort(rec) {
 		return nil
 	}
-	return backend.Errorf(backend.CodeUnavailable, "the store is unavailable, and the value that is known is older than was asked for")
+	return backend.Errorf(backend.CodeUnavailable, "the store is unavailable, and the value that is known is not as fresh as was asked for")
 }
 
 // ResolveWith is ResolveAll with a demand.

@@ -35,6 +35,8 @@ var (
 	errClosed error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the resolver is closed"}
 	// errReplaced ends the fetches of a provider that Apply took away; who waits asks again.
 	errReplaced error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider was replaced"}
+	// errEnded is for who waits for a fetch whose credential was ended before it was there.
+	errEnded error = &backend.Error{Code: backend.CodeDenied, Reason: "it was ended while it was being fetched"}
 	// errNotAsked tells watchers of what such a provider had served.
 	errNotAsked error = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider was replaced, and its successor was not asked yet"}
 )

@@ -33,11 +33,13 @@ type flight struct {
 	// Guarded by Resolver.mu.
 	done     chan struct{} // closed when it has landed; nil as long as nobody waits
 	detached bool          // its result is not kept
-	unwanted bool          // nor given to anybody: its session has ended
+	ends     bool          // it is detached, and what it brings is to be revoked
+	asked    bool          // by a caller
 	landed   bool
 	out      int64 // when it went out, by the clock; zero: it is queued, or waits to be tried again
 	renewed  bool  // what it brought is the same credential with a longer lease
 	tries    int
+	fails    int // fetches before it that failed, in a row, for want of a record
 	backoff  *backoff.ExponentialBackOff
 }
 
@@ -68,9 +70,12 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 			if rec, f.err = r.newRecord(f, c, r.clock.exact()); f.err == nil {
 				f.entry = cache.NewEntry[record, Value](rec, 0) // kept nowhere
 			}
+			if c.Lease != nil && (f.ends || !f.asked && !f.renewed) {
+				r.disown(f, rec)
+			}
 		}
-		if f.unwanted {
-			r.discard(f)
+		if f.ends {
+			f.entry, f.err = nil, errEnded
 		}
 	default:
 		delete(r.flights, k)
@@ -124,13 +129,15 @@ func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool,
 	}
 	f := r.flights[t.key]
 	switch {
-	case f == nil:
-	case (force || refused) && f.renew != nil, // it prolongs what is refused
-		refused && d.NoCache && f.out != 0 && r.clock.exact()-f.out >= int64(demandEvery): // it may have been read before
+	case f != nil && f.renew != nil && (force || refused && d.anew()): // it prolongs what is refused
 		f.detached = true
 		f = nil
-	default:
+	case f != nil:
 		r.count.shared.Add(1)
+	case refused:
+		if e := r.cache.Peek(t.key); e != nil && e.Payload.failure != nil && r.clock.exact()-e.Payload.failed < int64(demandEvery) {
+			return nil, nil, e.Payload.failure
+		}
 	}
 	if f == nil {
 		r.count.misses.Add(1)
@@ -141,6 +148,7 @@ func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool,
 		}
 		f = r.takeOff(ctx, p, t, chainOf(ctx))
 	}
+	f.asked = true
 	return nil, f, nil
 }
 
@@ -250,15 +258,11 @@ func (r *Resolver) aim(ctx context.Context, ref credref.Ref, subject *credref.Su
 	return p, targets, err
 }
 
-// answer gives the part of e that ref selects, and lets later hits find it.
+// answer gives the part of e that ref selects, and lets later hits find it. A demand d is heeded for what it says of parts.
 func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle, d *Demand) (*Value, error) {
 	rec := &e.Payload
-	if d.plain() {
-		if v := r.again(ref, h); v != nil {
-			return v, nil // another who waited was faster
-		}
-	} else if err := d.tooStale(rec, r.clock.exact()); err != nil {
-		return nil, err
+	if v := r.again(ref, h); v != nil && (d.plain() || v.known == rec.known && v.stale == rec.stale) {
+		return v, nil // another who waited was faster
 	}
 	secret, err := selectSecret(rec.cred, ref.Field)
 	if err != nil {
@@ -297,6 +301,8 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		targets []target
 		entry   *entry
 		flight  *flight
+		before  bool // the flight had gone out too long ago for d: it may have read before it was asked for
+		after   bool // the flight is that after such a one
 		err     error
 	}
 	outcomes := make([]Outcome, len(refs))
@@ -339,6 +345,8 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		}
 		for _, it := range round {
 			it.entry, it.flight, it.err = r.find(ctx, it.p, &it.targets[0], false, d)
+			it.before = it.flight != nil && d != nil && d.NoCache && !it.after && it.flight.out != 0 &&
+				r.clock.exact()-it.flight.out >= int64(demandEvery)
 		}
 		for _, it := range round { // only now, so that they go out together
 			it.p.dispatch()
@@ -348,10 +356,17 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 		for _, it := range round {
 			if it.flight != nil {
 				outcomes[it.i].Waited = true
-				it.entry, it.err = r.wait(ctx, it.flight)
+				if it.entry, it.err = r.wait(ctx, it.flight); it.err == nil && !it.before {
+					it.err = d.tooStale(&it.entry.Payload, r.clock.exact())
+				}
 			}
-			if it.err != nil && backend.CodeOf(it.err) == backend.CodeNotFound && len(it.targets) > 1 {
-				it.targets = it.targets[1:]
+			missing := backend.CodeOf(it.err) == backend.CodeNotFound
+			switch {
+			case it.before && (it.err == nil || missing):
+				it.after = true
+				next = append(next, it)
+			case missing && len(it.targets) > 1:
+				it.targets, it.after = it.targets[1:], false
 				next = append(next, it)
 			}
 		}

@@ -39,6 +39,7 @@ func (h *Handle) Ref() credref.Ref { return h.ref }
 // pin is what open handles keep in use.
 type pin struct {
 	handles int
+	insists bool    // it is to be fetched again after a while
 	target  *target // nil: its provider was replaced, and nobody has asked the successor yet
 }
 

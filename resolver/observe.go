@@ -73,6 +73,15 @@ const (
 
 // Providers tells how each provider stands, by name.
 func (r *Resolver) Providers() []ProviderState {
+	out, guards := r.stands()
+	for i, g := range guards { // apart, since one may be reading what other processes remember
+		g.describe(&out[i])
+	}
+	return out
+}
+
+// stands is Providers without what the guards know, which it gives as well.
+func (r *Resolver) stands() ([]ProviderState, []*guard) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	providers := *r.providers.Load()
@@ -80,16 +89,15 @@ func (r *Resolver) Providers() []ProviderState {
 	for k, f := range r.flights {
 		waiting[k.provider] += int(f.waiters.Load())
 	}
-	out := make([]ProviderState, 0, len(providers))
+	out, guards := make([]ProviderState, 0, len(providers)), make([]*guard, 0, len(providers))
 	for _, name := range slices.Sorted(maps.Keys(providers)) {
 		p := providers[name]
-		s := ProviderState{
+		out = append(out, ProviderState{
 			Name: name, Digest: p.Digest, Calls: p.active, Queued: len(p.queue), Waiting: waiting[name], Entries: r.entries[name],
-		}
-		p.guard.describe(&s)
-		out = append(out, s)
+		})
+		guards = append(guards, p.guard)
 	}
-	return out
+	return out, guards
 }
 
 // describe tells what the guard knows.
@@ -101,6 +109,7 @@ func (g *guard) describe(s *ProviderState) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.load(now)
 	s.Breaker, s.Failures, s.Code, s.Reason = BreakerClosed, g.failures, g.code, g.reason
 	switch state {
 	case gobreaker.StateOpen:
@@ -109,7 +118,9 @@ func (g *guard) describe(s *ProviderState) {
 		s.Breaker = BreakerHalfOpen
 	}
 	if g.until.After(now) {
-		s.Breaker = BreakerHeld
+		if state != gobreaker.StateOpen {
+			s.Breaker = BreakerHeld
+		}
 		if g.until.After(s.RetryAt) {
 			s.RetryAt = g.until
 		}

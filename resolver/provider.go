@@ -200,6 +200,9 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 
 // renew prolongs the lease of f.renew, and gives its credential with the new lease; nil when only a new credential helps.
 func (p *provider) renew(ctx context.Context, f *flight) (*backend.Credential, error) {
+	if _, can := p.Backend.(backend.Renewer); !can {
+		return nil, nil
+	}
 	was := f.renew.cred
 	began := time.Now()
 	var told error = backend.Errorf(backend.CodeInternal, "the backend panicked") // unless it returns
@@ -333,7 +336,7 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 		if recover() != nil {
 			err = backend.Errorf(backend.CodeInternal, "the backend panicked")
 		}
-		if held > 0 {
+		if _, can := p.Backend.(backend.Revoker); can && held > 0 {
 			p.observe(context.WithoutCancel(caller), OpRevoke, 1, began, p.judge(ctx, err))
 		}
 		p.r.mu.Lock()

@@ -18,12 +18,14 @@ type record struct {
 	target *target
 	stale  bool // served past fresh
 
-	got     int64 // when it was fetched, or found to be missing
+	got     int64 // when the call went out that read it, or found it to be missing
 	fresh   int64 // until then it is served as it is
 	last    int64 // until then it may be served stale
 	noStale bool  // the store was heard, and did not confirm it
 	refresh int64 // when to fetch a successor
 	fails   int   // fetches of a successor that failed, in a row
+	failed  int64 // when the last of them did
+	failure error // of it
 	refused int64 // when a report last made us fetch
 	length  time.Duration
 	capped  bool // the lease cannot be renewed to its full length again
@@ -72,7 +74,7 @@ const (
 func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (record, error) {
 	p, t := f.p, f.target
 	wall := time.Now().Round(0) // what leaves here is compared by the wall clock, which goes on while the machine sleeps
-	rec := record{cred: c, target: t, got: now, known: &known{
+	rec := record{cred: c, target: t, got: f.began, known: &known{
 		typ: c.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata, fetched: wall,
 	}}
 	if rec.known.typ == "" {
@@ -150,13 +152,13 @@ func (r *Resolver) install(rec record, now int64) *entry {
 	rec.seq = r.seq
 	e := cache.NewEntry[record, Value](rec, now)
 	if rec.end() <= now || !r.cache.Put(k, e, e.Payload.cost()) {
-		r.ended(k)
+		r.ended(k) // who keeps its predecessor
 		r.cache.Remove(k)
 		return e
 	}
 	r.entries[k.provider]++
 	r.schedule(e, now)
-	if rec.cred != nil {
+	if !rec.stale && r.lasting(k, &e.Payload) {
 		r.changed(ChangeKept)
 	}
 	return e
@@ -199,6 +201,11 @@ func (r *Resolver) due(k key, seq uint64) {
 	switch {
 	case now >= rec.end():
 		r.cache.Remove(k)
+		// What is open is fetched once more, and how that goes is told.
+		if p, pin := r.owner(k), r.pins[k]; p != nil && rec.cred != nil && pin != nil && r.flights[k] == nil {
+			r.takeOff(nil, p, rec.target, nil)
+			p.dispatch()
+		}
 		return
 	case rec.cred == nil, now < min(rec.refresh, rec.end()):
 		r.schedule(e, now)
@@ -221,6 +228,11 @@ func (r *Resolver) publish(rec *record, kind EventKind, err error) {
 	}
 	k := rec.target.key
 	r.hub.publish(r, r.scope(k), k, rec.event(k.ref(), kind, err))
+}
+
+// publishEnd tells that nothing is served of k any more.
+func (r *Resolver) publishEnd(k key, kind EventKind, err error) {
+	r.hub.publish(r, r.scope(k), k, Event{Ref: k.ref(), Kind: kind, Time: time.Now(), Err: err})
 }
 
 // scope is that of k's provider.
@@ -265,43 +277,49 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		}
 	}
 	r.count.failed.Add(1)
-	switch backend.CodeOf(err) {
-	case backend.CodeNotFound, backend.CodeDenied, backend.CodeExpired:
-		r.ended(k)
-	}
 	if old == nil || old.Payload.cred == nil {
-		if e := r.recall(f, err, now); e != nil {
+		if e := r.recall(p, f.target, err, now); e != nil {
 			return e, nil
 		}
-		if backend.CodeOf(err) == backend.CodeNotFound {
-			r.installNegative(p, f.target, err, now)
+		switch backend.CodeOf(err) {
+		case backend.CodeNotFound:
+			r.installNegative(p, f, err, now)
+			r.ended(k)
+		case backend.CodeDenied, backend.CodeExpired:
+			r.ended(k)
 		}
-		r.hub.publish(r, p.Scope, k, Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: err})
+		r.publishEnd(k, EventFailed, err)
+		r.insist(f, err)
 		return nil, err
 	}
 	rec := &old.Payload
 	switch code := backend.CodeOf(err); {
 	case code == backend.CodeNotFound:
-		r.installNegative(p, f.target, err, now)
-		r.publish(rec, EventFailed, err)
+		delete(r.kept, k)
+		r.installNegative(p, f, err, now)
+		r.publishEnd(k, EventFailed, err)
+		r.ended(k)
 		return nil, err
 	case code == backend.CodeDenied, code == backend.CodeExpired:
+		delete(r.kept, k)
 		r.cache.Remove(k)
-		r.publish(rec, EventFailed, err)
+		r.publishEnd(k, EventFailed, err)
+		r.ended(k)
 		return nil, err
 	case !unavailable(err):
 		rec.noStale = true
-		r.changed(ChangeEnded)
+		delete(r.kept, k)
+		r.ended(k)
 	}
 	if now >= rec.end() {
 		r.cache.Remove(k)
-		r.publish(rec, EventFailed, err)
+		r.publishEnd(k, EventFailed, err)
+		r.insist(f, err)
 		return nil, err
 	}
+	rec.failed, rec.failure = now, err
 	rec.fails++
-	pause := min(minRefresh<<min(rec.fails-1, 10), maxRefresh)
-	pause = max(time.Duration(float64(pause)*(0.75+0.5*rand.Float64())), min(backend.RetryAfter(err), maxOpen))
-	rec.refresh = now + int64(pause)
+	rec.refresh = now + int64(patience(rec.fails, err))
 	switch {
 	case now >= rec.fresh && !rec.stale:
 		r.toStale(old, now, err)
@@ -315,9 +333,38 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	return nil, err
 }
 
+// patience is how long to wait with another fetch after that many, in a row, have failed, at last with err.
+func patience(fails int, err error) time.Duration {
+	pause := min(minRefresh<<min(fails-1, 10), maxRefresh)
+	return max(time.Duration(float64(pause)*(0.75+0.5*rand.Float64())), min(backend.RetryAfter(err), maxOpen))
+}
+
+// insist fetches again, after a while, what f did not bring and an open handle holds, if its store is unavailable: nothing else
+// would tell a watcher that it is back. Called with r.mu held.
+func (r *Resolver) insist(f *flight, err error) {
+	k := f.target.key
+	pin := r.pins[k]
+	if !unavailable(err) || pin == nil || pin.insists {
+		return
+	}
+	pin.insists = true // one timer for each
+	fails := f.fails + 1
+	time.AfterFunc(patience(fails, err), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		pin.insists = false
+		p := r.owner(k)
+		if r.closed || p == nil || r.pins[k] != pin || pin.target == nil || r.flights[k] != nil || r.cache.Peek(k) != nil {
+			return
+		}
+		r.takeOff(nil, p, pin.target, nil).fails = fails
+		p.dispatch()
+	})
+}
+
 // succeed installs rec, which f brought, after old, which may be nil.
 func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now int64) *entry {
-	delete(r.kept, f.target.key)
+	delete(r.kept, f.target.key) // what was given of it since is in the cache
 	kind := EventResolved
 	if old != nil && old.Payload.cred != nil {
 		kind = EventRotated
@@ -327,6 +374,7 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 		rec.refused = old.Payload.refused
 	}
 	if was := f.renew; was != nil && f.renewed {
+		rec.got = was.got // it was not read
 		// A store that grants less than what it first gave has come near the lease's greatest life: the successor must be
 		// there before the end.
 		granted := rec.length
@@ -339,6 +387,6 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 	return e
 }
 
-func (r *Resolver) installNegative(p *provider, t *target, err error, now int64) {
-	r.install(record{err: err, target: t, got: now, fresh: now + int64(p.NegativeTTL)}, now)
+func (r *Resolver) installNegative(p *provider, f *flight, err error, now int64) {
+	r.install(record{err: err, target: f.target, got: f.began, fresh: now + int64(p.NegativeTTL)}, now)
 }

@@ -56,147 +56,189 @@ func (m *tellingMutex) Unlock() {
 // changed has c told of when r.mu is unlocked. Called with r.mu held.
 func (r *Resolver) changed(c Change) { r.mu.due[c] = r.mu.tell != nil }
 
-// ended drops what may be remembered of k, here and by who has taken a Snapshot. Called with r.mu held.
-func (r *Resolver) ended(k key) {
-	e := r.cache.Peek(k)
-	_, shown := r.shown[k]
-	if shown || r.kept[k] != nil || e != nil && e.Payload.cred != nil {
+// ended tells that what was known of k ended, if somebody may keep it. Called with r.mu held.
+func (r *Resolver) ended(k key) { r.endedOf(func(other key) bool { return other == k }, k) }
+
+// endedOf is ended for all keys that which names; they are among those of only, if there are any. Called with r.mu held.
+func (r *Resolver) endedOf(which func(key) bool, only ...key) {
+	found := r.unsure
+	for _, k := range only {
+		if _, ok := r.given[k]; ok {
+			delete(r.given, k)
+			found = true
+		}
+	}
+	if len(only) == 0 {
+		for k := range r.given {
+			if which(k) {
+				delete(r.given, k)
+				found = true
+			}
+		}
+	}
+	if found {
 		r.changed(ChangeEnded)
 	}
-	delete(r.kept, k)
-	delete(r.shown, k)
 }
 
-// Snapshot gives what may be remembered: whole credentials that are served now, without those that have a lease or are past
-// their end, without sessions', and only of providers with a digest.
+// lend notes that somebody may keep what is known of k. It stays noted until that ends, even if a later Snapshot lacks it: who
+// could not write that one keeps the one before. Called with r.mu held.
+func (r *Resolver) lend(k key) {
+	if r.mu.tell == nil {
+		return
+	}
+	if r.given[k] = struct{}{}; len(r.given) > 4*r.most {
+		clear(r.given)
+		r.unsure = true // for good: then each end is told of
+	}
+}
+
+// lasting reports whether rec, of k, may be remembered beyond the process, as long as it is served.
+func (r *Resolver) lasting(k key, rec *record) bool {
+	p := r.owner(k)
+	return p != nil && p.Digest != "" && rec.cred != nil && rec.cred.Lease == nil && !rec.noStale && k.whom().Session == ""
+}
+
+// Snapshot gives what may be remembered: whole credentials that are served now, or were restored, without those that have a
+// lease or are past their end, without sessions', and only of providers with a digest.
 func (r *Resolver) Snapshot() []Remembered {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, wall := r.clock.exact(), time.Now()
-	r.expire()
-	r.shown = map[key]struct{}{}
-	out := make([]Remembered, 0, len(r.kept))
+	if r.closed {
+		return nil
+	}
+	now, wall := r.clock.exact(), time.Now().Round(0)
+	out := make([]Remembered, 0, r.cache.Size().Entries+len(r.kept))
+	cached := make(map[key]bool, len(r.kept))
 	r.cache.RemoveIf(func(k key, e *entry) bool {
-		rec, p := &e.Payload, r.owner(k)
+		rec := &e.Payload
 		switch {
-		case p == nil, p.Digest == "", rec.cred == nil, rec.cred.Lease != nil, rec.noStale, now >= rec.end(), k.whom().Session != "":
+		case !r.lasting(k, rec), now >= rec.end():
 		case !rec.known.expires.IsZero() && !rec.known.expires.After(wall):
 		default:
 			out = append(out, Remembered{
-				Digest: p.Digest, Ref: k.ref(), Subject: k.whom(), Credential: rec.cred, Type: rec.known.typ,
+				Digest: r.owner(k).Digest, Ref: k.ref(), Subject: k.whom(), Credential: rec.cred, Type: rec.known.typ,
 				Fetched: rec.known.fetched, Expires: rec.known.expires,
 			})
-			r.shown[k] = struct{}{}
+			r.lend(k)
+			if r.kept[k] != nil {
+				cached[k] = true
+			}
 		}
 		return false
 	})
-	for k, rem := range r.kept {
-		if _, cached := r.shown[k]; !cached {
-			out = append(out, *rem)
-			r.shown[k] = struct{}{}
+	for k, one := range r.kept {
+		if !cached[k] && one.end.After(wall) {
+			out = append(out, one.Remembered)
+			r.lend(k)
 		}
-	}
-	if r.mu.tell == nil {
-		r.shown = nil // nobody to tell
 	}
 	return out
 }
 
-// Restore takes over what another process remembered, and tells of how much it can make use. It is kept aside: a value is given,
-// and marked as stale, only when a fetch of it fails since its store is unavailable, at most maxAge after it was fetched, and
-// not past its end. It is dropped once the store was heard about it, and by all that ends a cached value.
+// restored is what Restore keeps aside.
+type restored struct {
+	Remembered
+	end time.Time // when it is of no use any more
+}
+
+// Restore takes over what another process remembered, and tells of how much it can make use: of no more secrets than 10,000, or
+// than the cache holds. It is kept aside: a value is given, and marked as stale, only when a fetch of it fails since its store is unavailable, at most
+// maxAge after it was fetched, and not past its end. It is dropped once the store was heard about it, and by all that ends a
+// cached value.
 func (r *Resolver) Restore(rem []Remembered, maxAge time.Duration) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return 0
 	}
-	n, wall := 0, time.Now()
+	n, wall := 0, time.Now().Round(0)
 	for _, one := range rem {
-		p := (*r.providers.Load())[one.Ref.Provider]
-		if p == nil || p.Digest == "" || p.Digest != one.Digest || one.Credential == nil || one.Credential.Lease != nil || one.Subject.Session != "" {
-			continue
-		}
-		k := key{provider: p.name, id: one.Ref.ID, version: one.Ref.Version}
+		one.Ref.Field = ""
+		k := key{provider: one.Ref.Provider, id: one.Ref.ID, version: one.Ref.Version}
 		if one.Subject != (credref.Subject{}) {
 			k.subject = unique.Make(one.Subject)
 		}
-		if r.mu.tell != nil {
-			if r.shown == nil {
-				r.shown = map[key]struct{}{}
-			}
-			r.shown[k] = struct{}{} // whether it is of use or not: it lies there
-		}
-		if one.Fetched.After(wall) || !until(&one, maxAge).After(wall) || r.cache.Peek(k) != nil {
+		r.lend(k) // whether it is of use or not: it is there
+		p, c := r.owner(k), one.Credential
+		if p == nil || p.Digest == "" || p.Digest != one.Digest || c == nil || c.Lease != nil || one.Subject.Session != "" {
 			continue
 		}
-		one.Expires = until(&one, maxAge)
-		one.Ref.Field = ""
-		r.kept[k] = &one
-		n++
+		end := one.Fetched.Add(maxAge)
+		if !one.Expires.IsZero() && one.Expires.Before(end) {
+			end = one.Expires
+		}
+		if one.Fetched.After(wall) || !end.After(wall) || r.cache.Peek(k) != nil {
+			continue
+		}
+		if have := r.kept[k]; have == nil {
+			if len(r.kept) >= r.most {
+				continue
+			}
+			n++
+		} else if !have.Fetched.Before(one.Fetched) {
+			continue
+		}
+		r.kept[k] = &restored{one, end}
 	}
 	r.expire()
 	return n
 }
 
-// expire drops what is of no use any more, and sees to the rest in time. Called with r.mu held.
+// expire drops what was restored and is of no use any more, at once and in time: it would stay in memory else. Called with r.mu
+// held.
 func (r *Resolver) expire() {
+	wall := time.Now().Round(0)
 	var next time.Time
-	wall := time.Now()
-	for k, rem := range r.kept {
+	for k, one := range r.kept {
 		switch {
-		case !rem.Expires.After(wall):
+		case !one.end.After(wall):
 			delete(r.kept, k)
-		case next.IsZero() || rem.Expires.Before(next):
-			next = rem.Expires
+		case next.IsZero(), one.end.Before(next):
+			next = one.end
 		}
-	}
-	if r.expiry != nil {
-		r.expiry.Stop()
 	}
 	if next.IsZero() || r.closed {
 		return
 	}
-	r.expiry = time.AfterFunc(next.Sub(wall), func() {
+	if r.lapse != nil {
+		r.lapse.Stop()
+	}
+	r.lapse = time.AfterFunc(max(next.Sub(wall), time.Second), func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.expire()
 	})
 }
 
-// until is when rem is of no use any more.
-func until(rem *Remembered, maxAge time.Duration) time.Time {
-	end := rem.Fetched.Add(maxAge)
-	if !rem.Expires.IsZero() && rem.Expires.Before(end) {
-		end = rem.Expires
-	}
-	return end
-}
-
-// recall gives an entry of what was restored of f's secret, if err, with which f ended, allows that; nil otherwise. It stays
-// kept, since the entry may have to make room. Called with
-// r.mu held.
-func (r *Resolver) recall(f *flight, err error, now int64) *entry {
-	t := f.target
-	rem := r.kept[t.key]
-	if rem == nil {
+// recall gives an entry of what was restored under t, a place of p, if err, of the fetch of it, allows that; nil otherwise. It
+// stays aside until the store was heard, since the cache may let go of the entry before. Called with r.mu held.
+func (r *Resolver) recall(p *provider, t *target, err error, now int64) *entry {
+	one := r.kept[t.key]
+	if one == nil {
 		return nil
 	}
 	wall := time.Now().Round(0)
-	left := rem.Expires.Sub(wall)
-	if left <= 0 || !unavailable(err) {
+	left := one.end.Sub(wall)
+	switch code := backend.CodeOf(err); {
+	case left <= 0, code == backend.CodeNotFound, code == backend.CodeDenied, code == backend.CodeExpired:
+		delete(r.kept, t.key)
+		return nil
+	case !unavailable(err):
 		return nil
 	}
-	c := rem.Credential
-	got := now - int64(wall.Sub(rem.Fetched))
+	c, got := one.Credential, now-int64(wall.Sub(one.Fetched))
 	rec := record{
-		cred: c, target: t, stale: true, fails: 1,
-		got: got, fresh: min(got+int64(f.p.TTL), now), last: now + int64(left), refresh: now + int64(minRefresh),
+		cred: c, target: t, stale: true, fails: 1, failed: now, failure: err,
+		got: got, fresh: min(got+int64(p.TTL), now-1), last: now + int64(left), refresh: now + int64(minRefresh),
 		known: &known{
-			typ: rem.Type, version: c.Version, expires: c.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata, fetched: rem.Fetched,
+			typ: one.Type, version: c.Version, expires: one.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata, fetched: one.Fetched,
 		},
 	}
-	rec.known.revision = r.revise.revision(rem.Type, c)
+	if rec.known.typ == "" {
+		rec.known.typ = p.typeOf(t.key.id)
+	}
+	rec.known.revision = r.revise.revision(rec.known.typ, c)
 	e := r.install(rec, now)
 	r.publish(&e.Payload, EventStale, err)
 	return e

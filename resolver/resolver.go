@@ -41,10 +41,13 @@ type Resolver struct {
 	pins    map[key]*pin   // of open handles
 	waits   map[edge]int   // calls that wait for another provider
 	entries map[string]int // in the cache, by provider
-	kept    map[key]*Remembered
-	expiry  *time.Timer       // of what is kept
-	shown   map[key]struct{}  // what the last Snapshot gave, and Restore took
+	kept    map[key]*restored
+	lapse   *time.Timer       // of the first of kept
+	most    int               // of kept
+	given   map[key]struct{}  // what Snapshot gave, or Restore took: somebody may keep it
+	unsure  bool              // that may be others as well
 	owed    map[key][]*record // whose revocation at the store failed
+	owing   int               // of them
 	seq     uint64
 	closed  bool
 }
@@ -75,7 +78,9 @@ func New(c Config) (*Resolver, error) {
 		pins:     map[key]*pin{},
 		waits:    map[edge]int{},
 		entries:  map[string]int{},
-		kept:     map[key]*Remembered{},
+		kept:     map[key]*restored{},
+		most:     max(c.Cache.orDefault().Entries, defaultEntries),
+		given:    map[key]struct{}{},
 		owed:     map[key][]*record{},
 		onCall:   c.Observe,
 	}
@@ -83,7 +88,9 @@ func New(c Config) (*Resolver, error) {
 	r.clock.now.Store(asleep)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.cache = cache.New[key](c.Cache.orDefault(), func(k key, e *entry) { // r.mu is held
-		r.entries[k.provider]--
+		if r.entries[k.provider]--; r.entries[k.provider] == 0 {
+			delete(r.entries, k.provider)
+		}
 		if e.Payload.timer != nil {
 			e.Payload.timer.Stop()
 		}
@@ -143,6 +150,10 @@ func (r *Resolver) Apply(c Config) error {
 		other[name] = other[name] || old[name] == nil
 	}
 	r.hub.replaced(r, other)
+	if len(gone) > 0 {
+		r.endedOf(func(k key) bool { return providers[k.provider] != old[k.provider] })
+	}
+	r.most = max(c.Cache.orDefault().Entries, defaultEntries)
 	r.cache.Resize(c.Cache.orDefault())
 	r.calls.Add(1) // under the lock, so that Close waits
 	r.mu.Unlock()
@@ -198,13 +209,12 @@ func (r *Resolver) retire(p *provider) {
 			delete(r.kept, k)
 		}
 	}
-	for k := range r.owed {
+	for k, recs := range r.owed {
 		if k.provider == p.name {
-			delete(r.owed, k)
+			for _, rec := range slices.Clone(recs) {
+				r.settle(rec)
+			}
 		}
-	}
-	if !r.closed { // what was remembered is for who comes after
-		r.changed(ChangeEnded)
 	}
 }
 
@@ -223,14 +233,14 @@ func (r *Resolver) Close() error {
 	r.closed = true
 	r.cancel(errClosed)
 	r.clock.close()
+	if r.lapse != nil {
+		r.lapse.Stop()
+	}
 	providers := *r.providers.Load()
 	for _, p := range providers {
 		r.retire(p)
 	}
 	r.hub.close()
-	if r.expiry != nil {
-		r.expiry.Stop()
-	}
 	r.mu.Unlock()
 
 	// A backend returns soon after its context is done. One that does not must not keep a program from ending.
@@ -355,8 +365,8 @@ func (r *Resolver) Report(ctx context.Context, ref credref.Ref, revision string)
 }
 
 // Forget ends what is known of ref's secret, for every subject, and tells how many entries that were. A fetch under way is
-// detached: who waits for it gets its result, which is not kept. What an open Handle holds, or has looked for, is fetched
-// again at once, and watchers hear of it.
+// detached: who waits for it gets its result, which is not kept; a lease that nobody waits for is ended at its store. What an
+// open Handle holds, or has looked for, is fetched again at once, and watchers hear of it.
 func (r *Resolver) Forget(ref credref.Ref) int {
 	return r.forget(func(k key) bool { return k.provider == ref.Provider && k.id == ref.ID && k.version == ref.Version })
 }
@@ -385,6 +395,9 @@ func (r *Resolver) Wrote(ref credref.Ref) {
 func (r *Resolver) forget(which func(key) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return 0
+	}
 	for k, f := range r.flights {
 		if which(k) {
 			f.detached = true
@@ -404,10 +417,7 @@ func (r *Resolver) forget(which func(key) bool) int {
 			delete(r.kept, k)
 		}
 	}
-	r.changed(ChangeEnded)
-	if r.closed {
-		return n
-	}
+	r.endedOf(which)
 	// What an open handle holds, and what it looked for and did not find: who watches it is to hear what there is now.
 	var asked []*provider
 	for k, pin := range r.pins {

@@ -16,7 +16,7 @@ const maxOwed = 1000
 
 // Revoke ends the credential of ref that is known here, at once for every holder of a handle, and then at its store. It
 // returns ErrNotFound when none is known, errors.ErrUnsupported when the store cannot end one. One that failed at the store
-// can be tried again.
+// stays known for that, until its end, and can be tried again, beside what was fetched of ref meanwhile.
 func (r *Resolver) Revoke(ctx context.Context, ref credref.Ref) error {
 	return r.revoke(ctx, ref, credref.SubjectFrom(ctx))
 }
@@ -27,7 +27,6 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 	if err != nil {
 		return refError(ref, err)
 	}
-	var recs []*record
 	r.mu.Lock()
 	switch {
 	case r.closed:
@@ -37,20 +36,23 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 		r.mu.Unlock()
 		return r.revoke(ctx, ref, subject) // to its successor
 	}
+	var recs []*record
 	for _, t := range targets {
 		if f := r.flights[t.key]; f != nil {
-			f.detached = true
+			f.detached, f.ends = true, f.renew != nil
 			delete(r.flights, t.key)
 		}
+		delete(r.kept, t.key)
+		recs = r.take(t.key)
 		r.ended(t.key)
-		if recs == nil {
-			recs = r.take(t.key)
+		if len(recs) > 0 {
+			break // what wider subjects share is another one
 		}
 	}
 	p.running.Add(len(recs))
 	r.calls.Add(len(recs))
 	r.mu.Unlock()
-	if recs == nil {
+	if len(recs) == 0 {
 		return refError(ref, backend.Errorf(backend.CodeNotFound, "no credential of it is known here, so that there is none to revoke"))
 	}
 	var first error
@@ -62,17 +64,16 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 	return first
 }
 
-// take ends what is known of k, and gives it with what is owed. Called with r.mu held.
+// take ends what is known of k, and gives what is to be ended at the store. Called with r.mu held.
 func (r *Resolver) take(k key) []*record {
 	var out []*record
 	if e := r.cache.Peek(k); e != nil && e.Payload.cred != nil {
-		rec := &e.Payload
+		out = append(out, &e.Payload)
 		r.cache.Remove(k)
-		r.publish(rec, EventRevoked, nil)
-		out = append(out, rec)
+		r.publishEnd(k, EventRevoked, nil)
 	}
 	for _, rec := range r.owed[k] {
-		if out == nil || !sameAtStore(rec, out[0]) {
+		if len(out) == 0 || !sameAtStore(rec, out[0]) {
 			out = append(out, rec)
 		}
 	}
@@ -82,38 +83,55 @@ func (r *Resolver) take(k key) []*record {
 // sameAtStore reports whether two records of one key are one thing to revoke.
 func sameAtStore(a, b *record) bool {
 	if a.cred.Lease == nil || b.cred.Lease == nil {
-		return a.cred.Lease == b.cred.Lease
+		return a.cred.Lease == b.cred.Lease && a.known.revision == b.known.revision
 	}
 	return a.cred.Lease.ID == b.cred.Lease.ID
 }
 
-// owe keeps rec, whose revocation failed. Called with r.mu held.
+// owe keeps rec, whose revocation failed, until it is done or the credential's life is over. Called with r.mu held.
 func (r *Resolver) owe(rec *record) {
-	n, now := 0, time.Now()
-	for k, list := range r.owed {
-		// What is over has ended at its store.
-		if list = slices.DeleteFunc(list, func(o *record) bool { return !o.known.expires.IsZero() && o.known.expires.Before(now) }); len(list) == 0 {
-			delete(r.owed, k)
-			continue
-		}
-		r.owed[k] = list
-		n += len(list)
+	k := rec.target.key
+	r.settle(rec) // the one before a renewal ends sooner
+	if r.owing >= maxOwed {
+		return
 	}
-	r.paid(rec)
-	if k := rec.target.key; n < maxOwed {
-		r.owed[k] = append(r.owed[k], rec)
+	r.owed[k] = append(r.owed[k], rec)
+	r.owing++
+	if end := rec.known.expires; !end.IsZero() {
+		rec.timer = time.AfterFunc(max(time.Until(end), 0), func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.settle(rec)
+		})
 	}
 }
 
-// paid forgets what was owed of rec. Called with r.mu held.
-func (r *Resolver) paid(rec *record) {
+// settle lets go of what is owed of rec. Called with r.mu held.
+func (r *Resolver) settle(rec *record) {
 	k := rec.target.key
-	list := slices.DeleteFunc(r.owed[k], func(o *record) bool { return sameAtStore(o, rec) })
-	if len(list) == 0 {
+	r.owed[k] = slices.DeleteFunc(r.owed[k], func(o *record) bool {
+		if !sameAtStore(o, rec) {
+			return false
+		}
+		if o.timer != nil {
+			o.timer.Stop()
+		}
+		r.owing--
+		return true
+	})
+	if len(r.owed[k]) == 0 {
 		delete(r.owed, k)
-	} else {
-		r.owed[k] = list
 	}
+}
+
+// disown ends at its store what f brought, which is kept nowhere and was given to nobody. Called with r.mu held.
+func (r *Resolver) disown(f *flight, rec record) {
+	if r.closed || f.p.retired {
+		return
+	}
+	f.p.running.Add(1)
+	r.calls.Add(1)
+	go func() { _ = r.atStore(r.ctx, f.p, &rec) }() // one that fails is owed
 }
 
 // atStore ends rec, which was taken, at its store. The caller has counted the call in p.running and Resolver.calls.
@@ -124,7 +142,7 @@ func (r *Resolver) atStore(ctx context.Context, p *provider, rec *record) error 
 	defer r.mu.Unlock()
 	switch {
 	case err == nil, errors.Is(err, errors.ErrUnsupported):
-		r.paid(rec)
+		r.settle(rec)
 	case !p.retired:
 		r.owe(rec)
 	}
@@ -138,15 +156,14 @@ func (r *Resolver) atStore(ctx context.Context, p *provider, rec *record) error 
 	}
 	if e := r.cache.Peek(place); e != nil && e.Payload.cred != nil && e.Payload.known.revision == rec.known.revision {
 		r.cache.Remove(place)
-		r.publish(rec, EventRevoked, nil)
+		r.publishEnd(place, EventRevoked, nil)
 		r.ended(place)
 	}
 	return nil
 }
 
-// EndSession ends everything that is known for subjects of that session, and its leases at their stores. The error is the
-// first of a store; all are tried, and those that failed are again when it is called again. What is being fetched for the
-// session is given to nobody, and a lease among it is ended when it comes.
+// EndSession ends everything that is known for subjects of that session, and its leases at their stores, those too that a fetch
+// under way brings: who waits for it is denied. The error is the first of a store; all are tried, and what failed can be again.
 func (r *Resolver) EndSession(ctx context.Context, session string) error {
 	if session == "" {
 		return nil
@@ -158,9 +175,8 @@ func (r *Resolver) EndSession(ctx context.Context, session string) error {
 	return err
 }
 
-// RevokeLeases ends every leased credential that is known, here and at its store, as a program that ends may want to. It
-// tells how many were ended; the error is the first of a store; all are tried. What is being fetched meanwhile is not among
-// them.
+// RevokeLeases ends every leased credential that is known, here and at its store, as a program that ends may want to; what is
+// fetched after it is not among them. It tells how many were ended; the error is the first of a store; all are tried.
 func (r *Resolver) RevokeLeases(ctx context.Context) (revoked int, err error) {
 	return r.endLeases(ctx, func(key) (bool, bool) { return true, false })
 }
@@ -172,58 +188,48 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 		rec *record
 	}
 	var leases []lease
-	var forget []key
+	over := map[key]bool{} // whether there was a credential
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
 		return 0, errClosed
 	}
 	add := func(k key, rec *record) {
-		if p := r.owner(k); p != nil && rec.cred.Lease != nil {
+		if p := r.owner(k); p != nil && !p.retired {
 			p.running.Add(1)
 			r.calls.Add(1)
 			leases = append(leases, lease{p, rec})
 		}
 	}
-	some := false
 	r.cache.RemoveIf(func(k key, e *entry) bool {
 		ends, forgets := which(k)
-		if rec := &e.Payload; ends && rec.cred != nil && rec.cred.Lease != nil {
+		rec := &e.Payload
+		if ends = ends && rec.cred != nil && rec.cred.Lease != nil; ends {
 			add(k, rec)
-			forget = append(forget, k)
-		} else if forgets {
-			forget = append(forget, k)
 		}
-		return false
+		if ends || forgets {
+			over[k] = rec.cred != nil
+		}
+		return ends || forgets
 	})
-	for k, list := range r.owed {
-		ends, forgets := which(k)
-		if !ends {
-			continue
-		}
-		for _, rec := range list {
-			add(k, rec)
-		}
-		if forgets { // what has a lease is owed again if its store fails again
-			delete(r.owed, k)
-		}
-	}
-	for _, k := range forget { // apart from the walk, since what leaves is told of
-		if e := r.cache.Peek(k); e != nil {
-			if r.cache.Remove(k); e.Payload.cred != nil {
-				r.publish(&e.Payload, EventRevoked, nil)
+	for k, recs := range r.owed {
+		if ends, _ := which(k); ends {
+			for _, rec := range recs {
+				add(k, rec)
 			}
-			some = true
 		}
 	}
 	for k, f := range r.flights {
-		if _, forgets := which(k); forgets {
-			f.detached, f.unwanted = true, true
+		_, ended := over[k] // a renewal of it, or its successor
+		if _, forgets := which(k); ended || forgets {
+			f.detached, f.ends = true, true
 			delete(r.flights, k)
 		}
 	}
-	if some {
-		r.changed(ChangeEnded)
+	for k, had := range over {
+		if had {
+			r.publishEnd(k, EventRevoked, nil)
+		}
 	}
 	r.mu.Unlock()
 
@@ -244,18 +250,3 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 	calls.Wait()
 	return revoked, first
 }
-
-// discard takes what f brought from who waits for it, and ends its lease. Called with r.mu held, by a call of f's provider or
-// its queue.
-func (r *Resolver) discard(f *flight) {
-	e := f.entry
-	f.entry, f.err = nil, errSessionEnded
-	if e == nil || e.Payload.cred.Lease == nil {
-		return
-	}
-	f.p.running.Add(1)
-	r.calls.Add(1)
-	go func() { _ = r.atStore(f.p.ctx, f.p, &e.Payload) }()
-}
-
-var errSessionEnded error = &backend.Error{Code: backend.CodeDenied, Reason: "the session has ended"}
