@@ -67,7 +67,7 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 	case f.detached || r.flights[k] != f:
 		if f.err = err; err == nil {
 			var rec record
-			if rec, f.err = r.newRecord(f, c, r.clock.exact()); f.err == nil {
+			if rec, f.err = r.newRecord(f, c, nil, r.clock.exact()); f.err == nil {
 				f.entry = cache.NewEntry[record, Value](rec, 0) // kept nowhere
 			}
 			if c.Lease != nil && (f.ends || !f.asked && !f.renewed) {

@@ -220,7 +220,7 @@ func (p *provider) renew(ctx context.Context, f *flight) (*backend.Credential, e
 	c := *was
 	c.Lease, c.RefreshAfter = &lease, time.Time{}
 	// An expiry that was the end of the lease moves with it; one beyond is the end of all renewals.
-	if !c.Expires.After(f.renew.known.expires.Add(leaseSlack)) {
+	if !c.Expires.After(f.renew.known.expires.Add(slack(f.renew.length))) {
 		c.Expires = time.Time{}
 	}
 	p.r.mu.Lock()

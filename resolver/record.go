@@ -27,6 +27,7 @@ type record struct {
 	failed  int64 // when the last of them did
 	failure error // of it
 	refused int64 // when a report last made us fetch
+	overdue int   // how often in a row the store advised to fetch a successor at once
 	length  time.Duration
 	capped  bool // the lease cannot be renewed to its full length again
 	seq     uint64
@@ -64,14 +65,24 @@ const (
 	reportEvery  = 10 * time.Second
 	minRefresh   = time.Second // between two fetches of a successor
 	maxRefresh   = 30 * time.Second
-	pastRefresh  = 30 * time.Second // where a store advises to fetch a successor at a time that is over
+	leastRefresh = 2 * tick         // where a life is shorter than that
+	pastRefresh  = 30 * time.Second // at first, where a store advises again and again to fetch a successor at once
 	leaseSlack   = 2 * time.Second  // by which the same point in time may be told differently
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 5 * time.Second // a store that asks for more is not waited for
 )
 
-// newRecord gives what is known after f brought c. It fails with ErrExpired when c's life is over. Called with r.mu held.
-func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (record, error) {
+// slack is leaseSlack for a lease of that length.
+func slack(length time.Duration) time.Duration {
+	if length < time.Second { // not told in seconds
+		return length / 10
+	}
+	return min(leaseSlack, length/2)
+}
+
+// newRecord gives what is known after f brought c, where old, which may be nil, was known before. It fails with ErrExpired
+// when c's life is over. Called with r.mu held.
+func (r *Resolver) newRecord(f *flight, c *backend.Credential, old *entry, now int64) (record, error) {
 	p, t := f.p, f.target
 	wall := time.Now().Round(0) // what leaves here is compared by the wall clock, which goes on while the machine sleeps
 	rec := record{cred: c, target: t, got: f.began, known: &known{
@@ -97,7 +108,7 @@ func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (recor
 		if life <= 0 {
 			return rec, backend.Errorf(backend.CodeExpired, "the store gave a credential whose life is over")
 		}
-		hard = min(life-min(maxSkew, life/10)-min(tick, life/10), maxTTL)
+		hard = max(min(life-min(maxSkew, life/10)-tick, maxTTL), 0)
 	}
 	life := min(ttl, hard)
 	rec.fresh = now + int64(life)
@@ -106,15 +117,21 @@ func (r *Resolver) newRecord(f *flight, c *backend.Credential, now int64) (recor
 	// A third is left for the successor, and not all of them are fetched at the same moment.
 	wait := time.Duration(float64(life) * (0.60 + 0.066*rand.Float64()))
 	if !c.RefreshAfter.IsZero() {
-		// Somewhat later, so that many that are due at one moment do not come together. One that is always in the past must not
-		// make us ask all the time.
-		if wait = c.RefreshAfter.Sub(wall); wait > 0 {
-			wait += rand.N(min(wait/10, time.Second) + 1)
-		} else {
-			wait = pastRefresh
+		switch advice := c.RefreshAfter.Sub(wall); {
+		case advice < minRefresh:
+			// A store that always says so must not make us ask all the time.
+			rec.overdue = 1
+			if old != nil {
+				rec.overdue += old.Payload.overdue
+			}
+			pause := float64(pastRefresh<<min(rec.overdue-1, 10)) * (1 + rand.Float64()/10)
+			wait = min(time.Duration(pause), wait)
+		case advice < life-life/10: // else the successor would come too late
+			// Somewhat later, so that many that are due at one moment do not come together.
+			wait = advice + rand.N(min(advice/10, time.Second)+1)
 		}
 	}
-	rec.refresh = now + int64(min(max(wait, minRefresh), life))
+	rec.refresh = now + int64(min(max(wait, leastRefresh), life))
 	return rec, nil
 }
 
@@ -272,7 +289,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	old := r.cache.Peek(k)
 	if err == nil {
 		var rec record
-		if rec, err = r.newRecord(f, c, now); err == nil {
+		if rec, err = r.newRecord(f, c, old, now); err == nil {
 			return r.succeed(p, f, old, rec, now), nil
 		}
 	}
@@ -379,7 +396,8 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 		// there before the end.
 		granted := rec.length
 		rec.length = was.length
-		rec.capped = granted+leaseSlack < was.length
+		rec.capped = granted+slack(was.length) < was.length
+		rec.known.fetched = was.known.fetched
 		kind = EventRefreshed
 	}
 	e := r.install(rec, now)

@@ -77,7 +77,7 @@ func (v *Value) RefreshAfter() time.Time { return v.known.refreshAfter }
 // Stale reports whether v was served past its time to live.
 func (v *Value) Stale() bool { return v.stale }
 
-// Fetched is when the store gave it, or confirmed it last by renewing its lease.
+// Fetched is when the store gave it: of a stale one too, and of one whose lease was renewed since.
 func (v *Value) Fetched() time.Time { return v.known.fetched }
 
 // HasMetadata reports whether Metadata has any.
