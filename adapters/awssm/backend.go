@@ -203,7 +203,7 @@ func credential(v types.SecretValueEntry) (*backend.Credential, error) {
 		}
 	}
 	if v.CreatedDate != nil {
-		c.Metadata["created"] = v.CreatedDate.UTC().Format(time.RFC3339)
+		c.Metadata["created"] = v.CreatedDate.UTC().Format(time.RFC3339Nano)
 	}
 	if len(v.VersionStages) > 0 {
 		c.Metadata["stages"] = strings.Join(slices.Sorted(slices.Values(v.VersionStages)), ",")
