@@ -141,6 +141,35 @@ func playModel(t *rapid.T) {
 				check(out.Ref.ID, out.Value, out.Err)
 			}
 		},
+		"demand none that is cached": func(t *rapid.T) {
+			id := drawID(t)
+			out := r.ResolveWith(context.Background(), []credref.Ref{ref(id)}, Demand{NoCache: true})[0]
+			check(id, out.Value, out.Err)
+			if out.Err != nil {
+				return
+			}
+			got := string(out.Value.Secret().Reveal())
+			for _, old := range past[id] {
+				if age := time.Since(old.until); old.text == got && age > demandEvery+2*latency {
+					t.Fatalf("%s: got %q, which the store ceased to hold %v ago", id, got, age)
+				}
+			}
+		},
+		"demand none that is stale": func(t *rapid.T) {
+			id := drawID(t)
+			most := time.Duration(rapid.Int64Range(0, int64(maxStale)).Draw(t, "max stale"))
+			out := r.ResolveWith(context.Background(), []credref.Ref{ref(id)}, Demand{MaxStale: &most})[0]
+			check(id, out.Value, out.Err)
+			if out.Err == nil && time.Since(out.Value.Fetched()) > ttl+most {
+				t.Fatalf("%s: got what was fetched %v ago, want at most %v past its time", id, time.Since(out.Value.Fetched()), most)
+			}
+		},
+		"invalidate": func(t *rapid.T) {
+			id := drawID(t)
+			r.Invalidate("p", id)
+			floor[id] = time.Now()
+			time.Sleep(time.Millisecond) // as below
+		},
 		"handle": func(t *rapid.T) {
 			id := drawID(t)
 			if handles[id] == nil {
