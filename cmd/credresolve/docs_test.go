@@ -20,6 +20,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/file"
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
+	"github.com/credresolve/credresolve/adapters/sidecar"
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
@@ -389,7 +390,8 @@ func TestReadmeTableOfKinds(t *testing.T) {
 		"keychain": func() (backend.Backend, error) {
 			return keychain.New(keychain.Config{Backend: "file", Path: t.TempDir(), Password: secret}, host)
 		},
-		"memory": func() (backend.Backend, error) { return memory.New(memory.Config{}) },
+		"memory":  func() (backend.Backend, error) { return memory.New(memory.Config{}) },
+		"sidecar": func() (backend.Backend, error) { return sidecar.New(sidecar.Config{}, host) },
 		"vault": func() (backend.Backend, error) {
 			return vault.New(vault.Config{Address: "http://127.0.0.1:1", Auth: vault.Auth{Token: secret}}, host)
 		},

@@ -7,6 +7,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/file"
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
+	"github.com/credresolve/credresolve/adapters/sidecar"
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 )
@@ -20,6 +21,7 @@ func kinds() *backend.Registry {
 		file.Kind(),
 		keychain.Kind(),
 		memory.Kind(),
+		sidecar.Kind(),
 		vault.Kind(),
 	)
 }

@@ -33,6 +33,7 @@ var backends = []column{
 	{"keychain-file", "keychain: file", "adapters/keychain.md"},
 	{"keychain-secret-service", "keychain: Secret Service", "adapters/keychain.md"},
 	{"keychain-pass", "keychain: pass", "adapters/keychain.md"},
+	{"sidecar", "sidecar", "adapters/sidecar.md"},
 }
 
 var executables = []column{

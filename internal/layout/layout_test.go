@@ -60,6 +60,7 @@ var allowed = []struct {
 	{who: "config", may: []string{"backend", "credref", "cache", "resolver", "internal/statedir"}},
 	{who: "config/schema", may: []string{"config", "backend", "credref", "cache", "resolver", "internal/statedir"}},
 	{who: "adapters/keychain", may: append([]string{"adapters/keychain/internal/*", "adapters/keychain/*"}, leaves...)},
+	{who: "adapters/sidecar", may: append([]string{"client", "resolver", "cache", "credref", "internal/peer"}, leaves...)},
 	{who: "adapters/*", may: leaves},
 	{who: "internal/neterr", may: []string{"backend"}},
 	{who: "internal/statedir"},
