@@ -179,7 +179,9 @@ func TestDropInsGoTheWayOfAll(t *testing.T) {
 			sc := *sc
 			sc.t = t
 			own := d.header + sc.token(d.file)
-			get := func(path string, headers ...string) reply { return sc.ask(d.door, "GET", path, append(headers, d.extra...)...) }
+			get := func(path string, headers ...string) reply {
+				return sc.ask(d.door, "GET", path, append(headers, d.extra...)...)
+			}
 			if got := get(d.good, own); got.status != 200 || !strings.Contains(got.body, canary) || got.header.Get("Cache-Control") != "no-store" || got.header.Get("Content-Type") != "application/json" {
 				t.Errorf("a good request: status %d, %v", got.status, got.header)
 			}

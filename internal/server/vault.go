@@ -29,9 +29,9 @@ const (
 // vaultVersion is what we call ourselves where a client asks for Vault's version, of a form that clients can read.
 const vaultVersion = "0.0.0+credresolve"
 
-// vault answers reads of the key-value engine, version 2, as Vault does, and what clients ask before.
+// vaultAPI answers reads of the key-value engine, version 2, as Vault does, and what clients ask before.
 // https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2
-type vault struct {
+type vaultAPI struct {
 	s                                   *Server
 	health, seal, lookup, mounts, mount []route
 	secret                              []route
@@ -42,7 +42,7 @@ func newVault(s *Server) http.Handler {
 		handle := func(_ *Server, req *request) { answer(req) }
 		return []route{{method: http.MethodGet, open: true, health: true, handle: handle}, {method: http.MethodHead, open: true, health: true, handle: handle}}
 	}
-	return &vault{
+	return &vaultAPI{
 		s: s, health: anybody((*request).vaultHealth), seal: anybody((*request).vaultSeal),
 		lookup: vaultReads((*Server).vaultLookup), mounts: vaultReads((*Server).vaultMounts), mount: vaultReads((*Server).vaultMount),
 		secret: vaultReads((*Server).vaultGet),
@@ -60,7 +60,7 @@ func vaultReads(handle func(*Server, *request)) []route {
 	})
 }
 
-func (a *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (a *vaultAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	found, name := []route(nil), otherPath
 	switch path := r.URL.Path; {
 	case path == vaultHealthPath:
@@ -246,10 +246,7 @@ func vaultSplit(mounts map[string]string, path string) (mount, provider, rest st
 			mount, provider, rest, ok = name, of, strings.TrimSuffix(below, "/"), true
 		}
 	}
-	if ok && strings.HasSuffix(path, "/") {
-		rest += "/"
-	}
-	return mount, provider, strings.TrimPrefix(rest, "/"), ok
+	return mount, provider, rest, ok
 }
 
 func (s *Server) vaultGet(req *request) {
