@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,23 @@ type hub struct {
 	all      map[*watcher]struct{}         // of every secret
 	some     map[*watcher]struct{}         // the others
 	closed   bool
+
+	late     []*lateEvent       // one after the other
+	waiting  map[key]*lateEvent // of late, those that nobody was told of yet
+	handsOut bool               // a goroutine sees to late
+}
+
+// lateEvent is one that many watch: to tell them all at once would hold up who resolves.
+type lateEvent struct {
+	Event
+	k  key
+	to []listener
+}
+
+// listener is a watcher, and how it asked for a secret.
+type listener struct {
+	w    *watcher
+	refs []credref.Ref
 }
 
 type watcher struct {
@@ -80,25 +98,105 @@ func (h *hub) publish(r *Resolver, scope []Scope, k key, ev Event) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	to := make([]listener, 0, len(h.byKey[k])+len(h.all))
 	for w := range h.byKey[k] {
-		for _, ref := range w.refs[k] {
-			if at := w.places[ref]; at != nil {
-				w.putFound(r, at, ref, k, ev)
-				continue
+		refs := w.refs[k]
+		if len(w.places) > 0 {
+			refs = nil
+			for _, ref := range w.refs[k] {
+				if at := w.places[ref]; at != nil {
+					w.putFound(r, at, ref, k, ev)
+				} else {
+					refs = append(refs, ref)
+				}
 			}
-			ev.Ref = ref
-			w.put(ev)
+		}
+		if len(refs) > 0 {
+			to = append(to, listener{w, refs})
 		}
 	}
-	h.toAll(scope, k, ev)
+	h.tell(k, ev, h.appendAll(to, scope, k))
 }
 
-// toAll tells of ev those who watch everything. Called with h.mu held.
-func (h *hub) toAll(scope []Scope, k key, ev Event) {
-	ev.Ref = k.ref()
+// appendAll appends to to those who watch everything, and so k, a key of a provider of that scope. Called with h.mu held.
+func (h *hub) appendAll(to []listener, scope []Scope, k key) []listener {
+	whole := []credref.Ref{k.ref()}
 	for w := range h.all {
 		if len(scope) == 0 || slices.Contains(levels(scope, w.subject), k.whom()) {
-			w.put(ev)
+			to = append(to, listener{w, whole})
+		}
+	}
+	return to
+}
+
+// atOnce is how many watchers are told before others get a turn.
+const atOnce = 128
+
+// tell tells listeners of ev, of k: at once if they are few, and nothing came before that others were not told of yet. Called
+// with h.mu held.
+func (h *hub) tell(k key, ev Event, to []listener) {
+	if len(to) <= atOnce && !h.handsOut {
+		handOut(ev, to)
+		return
+	}
+	if len(to) == 0 {
+		return
+	}
+	if late := h.waiting[k]; late != nil { // the last is told
+		late.Event, late.to = ev, to
+		return
+	}
+	late := &lateEvent{ev, k, to}
+	h.late = append(h.late, late)
+	if h.waiting == nil {
+		h.waiting = map[key]*lateEvent{}
+	}
+	h.waiting[k] = late
+	if !h.handsOut {
+		h.handsOut = true
+		go h.catchUp()
+	}
+}
+
+func handOut(ev Event, to []listener) {
+	for _, l := range to {
+		for _, ref := range l.refs {
+			ev.Ref = ref
+			l.w.put(ev)
+		}
+	}
+}
+
+// catchUp tells of what is late, and ends when nothing is.
+func (h *hub) catchUp() {
+	for {
+		h.mu.Lock()
+		if len(h.late) == 0 || h.closed {
+			h.late, h.waiting, h.handsOut = nil, nil, false
+			h.mu.Unlock()
+			return
+		}
+		late := h.late[0]
+		if h.waiting[late.k] == late {
+			delete(h.waiting, late.k)
+		}
+		n := min(atOnce, len(late.to))
+		handOut(late.Event, late.to[:n])
+		if late.to = late.to[n:]; len(late.to) == 0 {
+			h.late[0] = nil
+			h.late = h.late[1:]
+		}
+		h.mu.Unlock()
+		runtime.Gosched()
+	}
+}
+
+// drop lets go of what is late of a provider that is replaced: what is said of it from now on is newer. Called with h.mu held.
+func (h *hub) drop(provider string) {
+	h.late = slices.DeleteFunc(h.late, func(late *lateEvent) bool { return late.k.provider == provider })
+	for k := range h.waiting {
+		if k.provider == provider {
+			delete(h.waiting, k)
 		}
 	}
 }
@@ -226,6 +324,9 @@ func (h *hub) forget(w *watcher, k key) {
 
 // ended tells that what p served, at those keys, is not served any more. Called with r.mu held, after p was replaced.
 func (h *hub) ended(r *Resolver, p *provider, served []key) {
+	h.mu.Lock()
+	h.drop(p.name)
+	h.mu.Unlock()
 	_, gone := r.provider(p.name)
 	for _, k := range served {
 		ev := Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: errNotAsked}
@@ -235,7 +336,7 @@ func (h *hub) ended(r *Resolver, p *provider, served []key) {
 		}
 		ev.Err = gone
 		h.mu.Lock()
-		h.toAll(p.Scope, k, ev) // who watches it alone is told by replaced
+		h.tell(k, ev, h.appendAll(nil, p.Scope, k)) // who watches it alone is told by replaced
 		h.mu.Unlock()
 	}
 }

@@ -276,3 +276,67 @@ func inUse() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse)
 }
+
+// However many watch and however fast it changes, what each is told last is how things stand.
+func TestLastOfManyEvents(t *testing.T) {
+	t.Parallel()
+	const watchers, changes = 1000, 30
+	s := newScript("c4nary")
+	s.quick.Store(true)
+	r := openAll(t, map[string]Provider{"p": {Backend: s, TTL: time.Hour}, "q": {Backend: s, TTL: time.Hour}})
+	kept, gone := ref("k"), credref.Ref{Provider: "q", ID: "k"}
+	var mu sync.Mutex
+	last := make([]map[credref.Ref]Event, watchers)
+	ctx, cancel := context.WithCancel(t.Context())
+	var closed sync.WaitGroup
+	for i := range watchers {
+		last[i] = map[credref.Ref]Event{}
+		events := r.Watch(ctx, kept, gone)
+		closed.Go(func() {
+			for ev := range events {
+				mu.Lock()
+				last[i][ev.Ref] = ev
+				mu.Unlock()
+			}
+		})
+	}
+	revision := ""
+	for i := range changes {
+		s.set(fmt.Sprint("c4nary-", i))
+		for _, k := range []credref.Ref{kept, gone} {
+			r.Forget(k)
+			v, err := r.Resolve(t.Context(), k)
+			want(t, v, err, fmt.Sprint("c4nary-", i))
+			revision = v.Revision()
+		}
+	}
+	if err := r.Apply(Config{Providers: map[string]Provider{"p": {Backend: s, TTL: time.Hour}}}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.Resolve(t.Context(), kept) // of the successor
+	want(t, v, err, fmt.Sprint("c4nary-", changes-1))
+	stand := func() (right int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range last {
+			if last[i][kept].Revision == revision && last[i][kept].Kind == EventResolved && backend.CodeOf(last[i][gone].Err) == backend.CodeInvalidConfig {
+				right++
+			}
+		}
+		return right
+	}
+	for end := time.Now().Add(10 * time.Second); stand() < watchers && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if n := stand(); n != watchers {
+		t.Errorf("%d of %d know how things stand", n, watchers)
+	}
+	r.hub.mu.Lock()
+	if len(r.hub.late) != 0 || len(r.hub.waiting) != 0 || r.hub.handsOut {
+		t.Errorf("%d late, %d waiting", len(r.hub.late), len(r.hub.waiting))
+	}
+	r.hub.mu.Unlock()
+	cancel()
+	closed.Wait()
+}
