@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -47,24 +48,36 @@ type Client struct {
 	base   string
 	where  string // for people
 	http   *http.Client
+	most   int64 // maxAnswer
 }
+
+const (
+	// longest is how long one request may take, its answer included, whatever its context allows; a stream only until it begins.
+	longest = time.Minute
+	// maxBatch and maxRequest are how many refs, and about how many bytes of them, go out in one request.
+	maxBatch   = 500
+	maxRequest = 512 << 10
+)
+
+// errSlow is why a request ended that took longest.
+var errSlow = errors.New("the request took too long")
 
 // maxAnswer is the size of the largest answer that is read, in bytes.
 const maxAnswer = 64 << 20
 
 // New gives a Client. It does no I/O. Its errors are ErrInvalidConfig.
 func New(c Config) (*Client, error) {
-	out := &Client{config: c}
+	out := &Client{config: c, most: maxAnswer}
 	transport := &http.Transport{
 		MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
-		ResponseHeaderTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
+		ResponseHeaderTimeout: longest, MaxResponseHeaderBytes: 64 << 10,
 	}
 	switch {
 	case c.Socket != "" && c.Address != "":
 		return nil, backend.Errorf(backend.CodeInvalidConfig, "a sidecar has a socket or an address, not both")
 	case c.Address != "":
 		u, err := url.Parse(c.Address)
-		if err != nil || u.Scheme != "http" || u.User != nil || !isLoopback(u.Hostname()) || strings.Trim(u.Path, "/") != "" {
+		if err != nil || u.Scheme != "http" || u.User != nil || !isLoopback(u.Hostname()) || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 			return nil, backend.Errorf(backend.CodeInvalidConfig, "the address of a sidecar must be that of this machine, such as http://127.0.0.1:8270")
 		}
 		out.base, out.where = "http://"+u.Host, u.Host
@@ -137,15 +150,39 @@ func (c *Client) ResolveAll(ctx context.Context, refs []credref.Ref) []resolver.
 
 // ResolveWith is ResolveAll with a demand. More refs than a sidecar takes at once go out in several requests.
 func (c *Client) ResolveWith(ctx context.Context, refs []credref.Ref, d resolver.Demand) []resolver.Outcome {
-	out := make([]resolver.Outcome, 0, len(refs))
-	for part := range slices.Chunk(refs, maxBatch) {
-		out = append(out, c.resolve(ctx, part, d)...)
+	out := make([]resolver.Outcome, len(refs))
+	var good []credref.Ref
+	var at []int
+	for i, ref := range refs {
+		if err := ref.Validate(); err != nil { // JSON may not be able to say it
+			err = backend.Errorf(backend.CodeUsage, "%v", err)
+			out[i] = resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: err}}
+			continue
+		}
+		good, at = append(good, ref), append(at, i)
+	}
+	for len(good) > 0 {
+		n := portion(good, maxBatch, maxRequest, func(ref credref.Ref) int {
+			return len(ref.Provider) + len(ref.ID) + len(ref.Version) + len(ref.Field) + 64
+		})
+		for i, o := range c.resolve(ctx, good[:n], d) {
+			out[at[i]] = o
+		}
+		good, at = good[n:], at[n:]
 	}
 	return out
 }
 
-// maxBatch is how many refs go out in one request.
-const maxBatch = 500
+// portion is how many of refs, at least one, make at most count refs and room bytes.
+func portion(refs []credref.Ref, count, room int, size func(credref.Ref) int) int {
+	for i, ref := range refs {
+		room -= size(ref)
+		if i == count || room < 0 && i > 0 {
+			return i
+		}
+	}
+	return len(refs)
+}
 
 func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Demand) []resolver.Outcome {
 	req := ResolveRequest{Refs: make([]RefQuery, len(refs)), Demand: Demand{MinFreshness: Duration(d.MinFreshness), NoCache: d.NoCache}}
@@ -254,36 +291,43 @@ func (c *Client) post(ctx context.Context, path string, body, answer any) error 
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body []byte, answer any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, longest, errSlow)
+	defer cancel()
 	res, err := c.send(ctx, method, path, body, nil)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	var text bytes.Buffer
-	if n := res.ContentLength; n > 0 && n <= maxAnswer {
+	if n := res.ContentLength; n > 0 && n <= c.most {
 		text.Grow(int(n) + bytes.MinRead) // does not grow again, which would leave a copy
 	}
 	defer func() { b := text.Bytes(); clear(b[:cap(b)]) }()
-	if _, err := text.ReadFrom(io.LimitReader(res.Body, maxAnswer+1)); err != nil {
+	if _, err := text.ReadFrom(io.LimitReader(res.Body, c.most+1)); err != nil {
 		return c.unreachable(ctx, err)
 	}
-	if text.Len() > maxAnswer {
-		return c.odd("its answer is larger than %d bytes", maxAnswer)
+	if int64(text.Len()) > c.most {
+		return c.odd("its answer is larger than %d bytes", c.most)
 	}
-	if res.StatusCode >= http.StatusBadRequest {
-		var failed ErrorAnswer
-		if json.Unmarshal(text.Bytes(), &failed) != nil || failed.Error.Code == "" {
-			return c.odd("it answered with status %d", res.StatusCode)
-		}
-		return failed.Error.Err()
-	}
-	if answer == nil {
+	switch {
+	case res.StatusCode/100 != 2:
+		return c.refused(res.StatusCode, text.Bytes())
+	case answer == nil:
 		return nil
 	}
 	if err := json.Unmarshal(text.Bytes(), answer); err != nil { // its text may quote a value
 		return c.odd("its answer is not of the expected form")
 	}
 	return nil
+}
+
+// refused gives the error that an answer with status tells of.
+func (c *Client) refused(status int, text []byte) error {
+	var failed ErrorAnswer
+	if json.Unmarshal(text, &failed) != nil || failed.Error.Code == "" {
+		return c.odd("it answered with status %d", status)
+	}
+	return failed.Error.Err()
 }
 
 // send gives the answer to one request, whose body the caller closes.
@@ -295,6 +339,9 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 	if header != nil {
 		req.Header = header
 	}
+	if path == "/v1/resolve" {
+		req.Header["Idempotency-Key"] = nil // it goes out again on a new connection where an idle one was closed meanwhile
+	}
 	req.Header.Set(RequestHeader, "1")
 	req.Header.Set("User-Agent", "credresolve-client")
 	if body != nil {
@@ -305,10 +352,16 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 		if err != nil {
 			return nil, err
 		}
-		_ = token.Use(func(b []byte) error {
+		err = token.Use(func(b []byte) error {
+			if bytes.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				return backend.Errorf(backend.CodeInvalidConfig, "the token has white space, or a character that no token has")
+			}
 			req.Header.Set("Authorization", "Bearer "+string(b))
 			return nil
 		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
@@ -328,7 +381,7 @@ func (e *unanswered) Unwrap() []error { return []error{e.err, ErrUnreachable} }
 
 // unreachable is the error of a request without an answer, without the address and the cause's text that package http adds.
 func (c *Client) unreachable(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && context.Cause(ctx) != errSlow {
 		return ctx.Err()
 	}
 	var known *backend.Error
@@ -337,7 +390,13 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	}
 	e := &backend.Error{Code: backend.CodeUnavailable, Reason: "the sidecar at " + c.where + " does not answer"}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
+	switch {
+	case !errors.As(err, &op) || op.Op != "dial":
+	case errors.Is(err, fs.ErrPermission):
+		e.Reason = "the sidecar at " + c.where + " may not be reached by this user"
+	case errors.Is(err, syscall.EAGAIN): // its queue of connections is full
+		e.Reason = "the sidecar at " + c.where + " is busy"
+	default:
 		e.Reason = "no sidecar listens at " + c.where
 		e.Remedy = "start one: credresolve serve"
 	}

@@ -64,10 +64,21 @@ func NewError(err error) *Error {
 	return &Error{Code: code, Message: err.Error(), Retryable: code.Retryable(), RetryAfterMS: backend.RetryAfter(err).Milliseconds()}
 }
 
-// Err gives the error that e is the wire form of: a *backend.Error of the same code and text.
+// Err gives the error that e is the wire form of: a *backend.Error of the same code and text. A code that this version does
+// not know is kept, and counts as internal; without one it is internal.
 func (e *Error) Err() error {
-	return &backend.Error{Code: e.Code, Reason: e.Message, RetryAfter: time.Duration(e.RetryAfterMS) * time.Millisecond}
+	out := &backend.Error{Code: e.Code, Reason: e.Message}
+	if e.Code == "" || e.Code == backend.CodeOK {
+		out.Code = backend.CodeInternal
+	}
+	if ms := min(e.RetryAfterMS, maxRetryAfter.Milliseconds()); ms > 0 {
+		out.RetryAfter = time.Duration(ms) * time.Millisecond
+	}
+	return out
 }
+
+// maxRetryAfter bounds what is believed of how long to wait.
+const maxRetryAfter = 24 * time.Hour
 
 var errNoValue = errors.New("the sidecar gave neither a value nor an error")
 
@@ -95,7 +106,9 @@ func (r *Result) outcome(whole bool) resolver.Outcome {
 	if len(r.Fields) > 0 {
 		facts.Fields = make(map[string]backend.Secret, len(r.Fields))
 		for name, f := range r.Fields {
-			facts.Fields[name] = f.secret()
+			if facts.Fields[name] = f.secret(); facts.Fields[name].IsZero() {
+				return fail(backend.Errorf(backend.CodeInternal, "the sidecar gave a field without a value"))
+			}
 		}
 	}
 	switch {

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -45,11 +44,14 @@ func (t Bytes) MarshalJSON() (out []byte, err error) {
 
 // UnmarshalJSON reads base64 in a JSON string.
 func (t *Bytes) UnmarshalJSON(b []byte) error {
-	out, err := base64.StdEncoding.AppendDecode(nil, bytes.Trim(b, `"`))
+	if len(b) < 2 || b[0] != '"' {
+		return fmt.Errorf("a value is no JSON string")
+	}
+	out, err := base64.StdEncoding.AppendDecode(nil, b[1:len(b)-1])
+	defer func() { clear(out) }()
 	if err != nil {
 		return fmt.Errorf("a value is no base64")
 	}
-	defer clear(out)
 	t.Secret = backend.NewSecret(out)
 	return nil
 }

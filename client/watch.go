@@ -5,10 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"time"
+	"unicode"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
@@ -21,56 +26,78 @@ const (
 	maxPause   = 10 * time.Second
 	// silence is how long a stream may be without a line; the sidecar sends one each 15 seconds.
 	silence = 45 * time.Second
+	// maxEvent is the size of the largest event that is read, in bytes.
+	maxEvent = 1 << 20
 )
 
 // Watch gives the events of refs until ctx ends; then the channel is closed. It is level-triggered, as Resolver.Watch is,
 // and goes on where it was when the sidecar was away: what did not change meanwhile is not told again. What the sidecar
-// refuses for good is told as a failed event of each ref, and ends it.
+// refuses for good is told as a failed event of each ref. When all are refused it ends.
 func (c *Client) Watch(ctx context.Context, refs ...credref.Ref) <-chan resolver.Event {
 	out := make(chan resolver.Event)
+	var streams sync.WaitGroup
+	for len(refs) > 0 {
+		n := portion(refs, maxWatched, maxQuery, func(ref credref.Ref) int {
+			return len("&ref=") + len(url.QueryEscape(ref.String()))
+		})
+		part := slices.Clone(refs[:n])
+		streams.Go(func() { c.watch(ctx, part, out) })
+		refs = refs[n:]
+	}
 	go func() {
-		defer close(out)
-		last, pause := "", firstPause
-		for ctx.Err() == nil {
-			began := time.Now()
-			err := c.stream(ctx, refs, &last, out)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil && !transient(err) {
-				for _, ref := range refs {
-					ev := resolver.Event{Ref: ref, Kind: resolver.EventFailed, Time: time.Now(), Err: &resolver.RefError{Ref: ref, Err: err}}
-					select {
-					case out <- ev:
-					case <-ctx.Done():
-						return
-					}
-				}
-				return
-			}
-			if time.Since(began) > maxPause {
-				pause = firstPause
-			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-			}
-			pause = min(2*pause, maxPause)
-		}
+		streams.Wait()
+		close(out)
 	}()
 	return out
 }
 
-func transient(err error) bool {
-	return errors.Is(err, errEnded) || errors.Is(err, backend.ErrUnavailable)
+const (
+	// maxWatched and maxQuery are how many refs, and how many bytes of them, one stream watches: a sidecar takes 256, and 16 KiB
+	// of headers.
+	maxWatched = 256
+	maxQuery   = 12 << 10
+	// maxEventID is the size of the largest id of an event that is sent back, in bytes.
+	maxEventID = 2 << 10
+)
+
+// watch sends the events of refs to out until ctx ends, or the sidecar refuses.
+func (c *Client) watch(ctx context.Context, refs []credref.Ref, out chan<- resolver.Event) {
+	last, pause := "", firstPause
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := c.stream(ctx, refs, &last, out)
+		if ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, errEnded) && !backend.CodeOf(err).Retryable() {
+			for _, ref := range refs {
+				ev := resolver.Event{Ref: ref, Kind: resolver.EventFailed, Time: time.Now(), Err: &resolver.RefError{Ref: ref, Err: err}}
+				select {
+				case out <- ev:
+				case <-ctx.Done():
+					return
+				}
+			}
+			return
+		}
+		if time.Since(began) > maxPause {
+			pause = firstPause
+		}
+		wait := pause/2 + rand.N(pause/2) // apart from others that lost the same sidecar
+		select {
+		case <-time.After(max(wait, backend.RetryAfter(err))):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, maxPause)
+	}
 }
 
 var errEnded = errors.New("the stream ended")
 
 // stream passes on the events of one connection.
-func (c *Client) stream(ctx context.Context, refs []credref.Ref, last *string, out chan<- resolver.Event) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (c *Client) stream(caller context.Context, refs []credref.Ref, last *string, out chan<- resolver.Event) error {
+	ctx, cancel := context.WithCancelCause(caller)
+	defer cancel(nil)
 	query := url.Values{}
 	for _, ref := range refs {
 		query.Add("ref", ref.String())
@@ -84,17 +111,20 @@ func (c *Client) stream(ctx context.Context, refs []credref.Ref, last *string, o
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		var failed ErrorAnswer
-		if json.NewDecoder(http.MaxBytesReader(nil, res.Body, 64<<10)).Decode(&failed) != nil || failed.Error.Code == "" {
-			return c.odd("it answered with status %d", res.StatusCode)
-		}
-		return failed.Error.Err()
-	}
-	alive := time.AfterFunc(silence, cancel)
+	alive := time.AfterFunc(silence, func() { cancel(errSlow) })
 	defer alive.Stop()
+	if res.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+		if err != nil {
+			return c.unreachable(ctx, err)
+		}
+		return c.refused(res.StatusCode, text)
+	}
+	if kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";"); kind != "text/event-stream" {
+		return c.odd("it gave no stream of events")
+	}
 	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(make([]byte, 0, 4096), 1<<20)
+	lines.Buffer(make([]byte, 0, 4096), maxEvent)
 	var id string
 	var data []byte
 	for lines.Scan() {
@@ -108,11 +138,16 @@ func (c *Client) stream(ctx context.Context, refs []credref.Ref, last *string, o
 			if err := json.Unmarshal(data, &ev); err != nil {
 				return c.odd("an event is not of the expected form")
 			}
+			if !slices.Contains(refs, ev.Ref) {
+				return c.odd("it told of another ref")
+			}
+			alive.Stop() // however long the reader takes
 			select {
 			case out <- ev.event():
-			case <-ctx.Done():
-				return ctx.Err()
+			case <-caller.Done():
+				return caller.Err()
 			}
+			alive.Reset(silence)
 			*last, data = id, nil
 			continue
 		}
@@ -120,10 +155,17 @@ func (c *Client) stream(ctx context.Context, refs []credref.Ref, last *string, o
 		value = strings.TrimPrefix(value, " ")
 		switch name {
 		case "id":
-			id = value
+			if len(value) <= maxEventID && !strings.ContainsFunc(value, unicode.IsControl) { // it becomes a header
+				id = value
+			}
 		case "data":
-			data = append(data, value...)
+			if data = append(data, value...); len(data) > maxEvent {
+				return c.odd("an event is too large")
+			}
 		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return c.odd("an event is too large")
 	}
 	return errEnded
 }
