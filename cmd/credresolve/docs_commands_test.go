@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -36,11 +37,12 @@ var notRun = map[string]string{
 		"pass insert credresolve/api-key\n": "they ask on a terminal, on three operating systems",
 }
 
-// needs are the servers that the commands of a page reach.
+// needs are the servers that the commands of a page reach, and what else there must be for them.
 var needs = map[string][]string{
 	"README.md":                 {"vault"},
 	"docs/cli.md":               {"vault"},
 	"docs/run.md":               {"vault"},
+	"docs/drop-in.md":           {"ports"},
 	"docs/adapters/awssm.md":    {"moto"},
 	"docs/adapters/vault.md":    {"vault"},
 	"docs/adapters/keychain.md": {"secret service"},
@@ -137,6 +139,10 @@ func newMachine(t *testing.T, p page) *machine {
 	outside := []string{"/etc/app/", dir + "/", "/opt/corp", dir + "/corp", "/run/", dir + "/run/"}
 	for _, need := range needs[p.name] {
 		switch need {
+		case "ports": // those of the page may be in use
+			for _, address := range []string{"127.0.0.1:2773", "127.0.0.1:8210", "127.0.0.1:8271"} {
+				outside = append(outside, address, freeAddress(t))
+			}
 		case "vault":
 			s := vaulttest.StartOwn(t)
 			m.env = append(m.env, "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+s.Token, "SECRET_ID="+prepareVault(t, s))
@@ -175,6 +181,17 @@ func newMachine(t *testing.T, p page) *machine {
 		}
 	}
 	return m
+}
+
+// freeAddress gives a loopback address at which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // prepareVault mounts kv/ and lets the AppRole that docs/adapters/vault.md names log in; it gives the secret id.

@@ -147,7 +147,7 @@ func makeToken(path string) (err error) {
 	}
 	random := make([]byte, tokenBits/8)
 	_, _ = rand.Read(random) // never fails, as its documentation says
-	line := append(base64.RawURLEncoding.AppendEncode(nil, random), '\n')
+	line := base64.RawURLEncoding.AppendEncode(nil, random) // without a line end: AWS SDKs refuse one
 	defer clear(line)
 	clear(random)
 	for _, step := range []func() error{

@@ -138,7 +138,10 @@ func (sc *sidecar) options(ready func()) Options {
 		},
 		Open: config.Options{
 			StateDir:  filepath.Join(sc.dir, "state"),
-			LookupEnv: func(name string) (string, bool) { return sc.socket, name == "CREDRESOLVE_SOCKET" },
+			LookupEnv: func(name string) (string, bool) {
+				value, set := map[string]string{"CREDRESOLVE_SOCKET": sc.socket}[name]
+				return value, set
+			},
 		},
 		Version: "test", Log: slog.New(slog.NewTextHandler(sc.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Ready: ready,
 	}
