@@ -307,8 +307,14 @@ func (f *File) checkServe(p *problems) {
 		bad("aws_agent.provider", "it must name one of the providers")
 	}
 	for mount, name := range s.Vault.Mounts {
-		if f.Provider(name) == nil {
+		first, _, _ := strings.Cut(mount, "/")
+		switch {
+		case f.Provider(name) == nil:
 			bad("vault.mounts", "%s: there is no such provider", shownKey(mount))
+		case mount == "" || mount != strings.Trim(mount, "/"):
+			bad("vault.mounts", "%s: expected a path without / at its ends", shownKey(mount))
+		case slices.Contains([]string{"sys", "auth", "identity", "cubbyhole"}, first):
+			bad("vault.mounts", "%s: the path is Vault's own", shownKey(mount))
 		}
 	}
 	for role, ref := range s.ContainerCredentials.Roles {

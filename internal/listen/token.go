@@ -146,7 +146,7 @@ func makeToken(path string) (err error) {
 		return failed(err, "cannot make the token file %s", path)
 	}
 	random := make([]byte, tokenBits/8)
-	_, _ = rand.Read(random) // never fails, as its documentation says
+	_, _ = rand.Read(random)                                // never fails, as its documentation says
 	line := base64.RawURLEncoding.AppendEncode(nil, random) // without a line end: AWS SDKs refuse one
 	defer clear(line)
 	clear(random)

@@ -1,8 +1,12 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
 	"net/url"
 	"os/exec"
 	"path/filepath"
@@ -306,6 +310,29 @@ func TestAWSAgentAnswersAsAWSDoes(t *testing.T) {
 		t.Errorf("a version that has not that stage: status %d", got.status)
 	}
 	sc.public(sc.token("aws.token"))
+}
+
+// Beyond its connections the listener says so as the agent does, and still answers for its health.
+func TestAWSAgentConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	sc := start(t, awsServe+"  limits: {connections: 1}\n")
+	c, err := net.Dial("tcp", sc.at("aws_agent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /ping HTTP/1.1\r\nHost: "+sc.at("aws_agent")+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := sc.agent("/v1/plain"); got.status != 429 || got.body != "Connection limit exceeded" || got.header.Get("Retry-After") == "" {
+		t.Errorf("a request: status %d", got.status)
+	}
+	if got := sc.ask("aws_agent", "GET", "/ping"); got.status != 200 {
+		t.Errorf("health: status %d", got.status)
+	}
 }
 
 func TestSecondsOfTheAWSAgent(t *testing.T) {

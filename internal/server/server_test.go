@@ -137,7 +137,7 @@ func (sc *sidecar) options(ready func()) Options {
 			return config.Load(filepath.Join(sc.dir, "credresolve.yaml"), sc.kinds)
 		},
 		Open: config.Options{
-			StateDir:  filepath.Join(sc.dir, "state"),
+			StateDir: filepath.Join(sc.dir, "state"),
 			LookupEnv: func(name string) (string, bool) {
 				value, set := map[string]string{"CREDRESOLVE_SOCKET": sc.socket}[name]
 				return value, set

@@ -329,3 +329,17 @@ func TestVaultAnswersAsVaultDoes(t *testing.T) {
 	}
 	sc.public(sc.token("vault.token"))
 }
+
+func TestVaultMountNames(t *testing.T) {
+	t.Parallel()
+	sc := &sidecar{t: t, dir: t.TempDir(), kinds: testKinds()}
+	for mount, says := range map[string]string{
+		"kv": "", "team/kv": "", "system": "", `""`: "without /", "kv/": "without /", "/kv": "without /", "sys": "Vault's own", "auth/token": "Vault's own",
+	} {
+		sc.configure(providers, "  vault: {listen: \"127.0.0.1:0\", token_file: vault.token, mounts: {"+mount+": m}}\n")
+		_, err := sc.options(nil).Load(t.Context())
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", mount, err)
+		}
+	}
+}
