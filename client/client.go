@@ -48,6 +48,8 @@ type Client struct {
 	base   string
 	where  string // for people
 	http   *http.Client
+	ctx    context.Context // until Close
+	close  context.CancelFunc
 	most   int64 // maxAnswer
 }
 
@@ -81,7 +83,14 @@ func New(c Config) (*Client, error) {
 			return nil, backend.Errorf(backend.CodeInvalidConfig, "the address of a sidecar must be that of this machine, such as http://127.0.0.1:8270")
 		}
 		out.base, out.where = "http://"+u.Host, u.Host
-		transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+		transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, addr)
+			if tcp, ok := conn.(*net.TCPConn); ok && !tcp.RemoteAddr().(*net.TCPAddr).IP.IsLoopback() {
+				_ = conn.Close() // a name may lead anywhere, and the token would go there in clear
+				return nil, backend.Errorf(backend.CodeInvalidConfig, "the address of the sidecar leads to another machine")
+			}
+			return conn, err
+		}
 	default:
 		path := c.Socket
 		if path == "" {
@@ -103,6 +112,7 @@ func New(c Config) (*Client, error) {
 			return conn, nil
 		}
 	}
+	out.ctx, out.close = context.WithCancel(context.Background())
 	out.http = &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -161,11 +171,17 @@ func (c *Client) ResolveWith(ctx context.Context, refs []credref.Ref, d resolver
 		}
 		good, at = append(good, ref), append(at, i)
 	}
-	for len(good) > 0 {
-		n := portion(good, maxBatch, maxRequest, func(ref credref.Ref) int {
+	for most := maxBatch; len(good) > 0; {
+		n := portion(good, most, maxRequest, func(ref credref.Ref) int {
 			return len(ref.Provider) + len(ref.ID) + len(ref.Version) + len(ref.Field) + 64
 		})
-		for i, o := range c.resolve(ctx, good[:n], d) {
+		outcomes, err := c.resolve(ctx, good[:n], d)
+		var no *refusal
+		if n > 1 && errors.As(err, &no) && no.status == http.StatusRequestEntityTooLarge {
+			most = n / 2 // this sidecar has lower limits
+			continue
+		}
+		for i, o := range outcomes {
 			out[at[i]] = o
 		}
 		good, at = good[n:], at[n:]
@@ -184,7 +200,8 @@ func portion(refs []credref.Ref, count, room int, size func(credref.Ref) int) in
 	return len(refs)
 }
 
-func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Demand) []resolver.Outcome {
+// resolve sends one request. An error of it as a whole is in each outcome too.
+func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Demand) ([]resolver.Outcome, error) {
 	req := ResolveRequest{Refs: make([]RefQuery, len(refs)), Demand: Demand{MinFreshness: Duration(d.MinFreshness), NoCache: d.NoCache}}
 	if d.MaxStale != nil {
 		stale := Duration(*d.MaxStale)
@@ -198,6 +215,9 @@ func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Dem
 	if err == nil && len(answer.Results) != len(refs) {
 		err = c.odd("it gave %d results for %d refs", len(answer.Results), len(refs))
 	}
+	if err != nil && ctx.Err() == nil {
+		err = &failedRequest{err}
+	}
 	out := make([]resolver.Outcome, len(refs))
 	for i, ref := range refs {
 		switch {
@@ -209,7 +229,7 @@ func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Dem
 			out[i] = answer.Results[i].outcome(d.Whole)
 		}
 	}
-	return out
+	return out, err
 }
 
 // Report tells that the value of that revision was refused, and gives a newer one, as Resolver.Report does.
@@ -217,6 +237,12 @@ func (c *Client) Report(ctx context.Context, ref credref.Ref, revision string) (
 	var answer Result
 	if err := c.post(ctx, "/v1/report", ReportRequest{ref, revision}, &answer); err != nil {
 		return nil, &resolver.RefError{Ref: ref, Err: err}
+	}
+	switch {
+	case answer.Ref != ref:
+		return nil, &resolver.RefError{Ref: ref, Err: c.odd("it answered for another ref")}
+	case answer.Unchanged: // there is none newer, and the value does not come again
+		return c.Resolve(ctx, ref)
 	}
 	o := answer.outcome(false)
 	return o.Value, o.Err
@@ -276,10 +302,27 @@ func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
 	return answer, err
 }
 
-// Close lets idle connections go.
+// Close ends the requests and streams that are under way, and lets connections go; nothing is answered after it. A second
+// Close does nothing.
 func (c *Client) Close() error {
+	c.close()
 	c.http.CloseIdleConnections()
 	return nil
+}
+
+var errClosed = &backend.Error{Code: backend.CodeUnavailable, Reason: "the client is closed"}
+
+// begin gives a context of ctx that ends with Close too.
+func (c *Client) begin(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if c.ctx.Err() != nil {
+		cancel(errClosed)
+	}
+	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 func (c *Client) post(ctx context.Context, path string, body, answer any) error {
@@ -291,6 +334,8 @@ func (c *Client) post(ctx context.Context, path string, body, answer any) error 
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body []byte, answer any) error {
+	ctx, end := c.begin(ctx)
+	defer end()
 	ctx, cancel := context.WithTimeoutCause(ctx, longest, errSlow)
 	defer cancel()
 	res, err := c.send(ctx, method, path, body, nil)
@@ -325,16 +370,47 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, ans
 func (c *Client) refused(status int, text []byte) error {
 	var failed ErrorAnswer
 	if json.Unmarshal(text, &failed) != nil || failed.Error.Code == "" {
-		return c.odd("it answered with status %d", status)
+		return &refusal{status, c.odd("it answered with status %d", status)}
 	}
-	return failed.Error.Err()
+	return &refusal{status, failed.Error.Err()}
 }
 
-// send gives the answer to one request, whose body the caller closes.
+// refusal is the error of an answer with another status than success.
+type refusal struct {
+	status int
+	err    error
+}
+
+func (e *refusal) Error() string { return e.err.Error() }
+func (e *refusal) Unwrap() error { return e.err }
+
+// send gives the answer to one request, whose body the caller closes. A token that the sidecar refuses is rejected, and a newer
+// one tried once.
 func (c *Client) send(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+	res, refused, err := c.sendOnce(ctx, method, path, body, header.Clone())
+	if err != nil || !badToken(res) {
+		return res, err
+	}
+	c.config.Token.Reject(refused)
+	_, revision, err := c.config.Token.Get(ctx)
+	if err != nil || revision == refused {
+		return res, nil
+	}
+	_ = res.Body.Close()
+	res, _, err = c.sendOnce(ctx, method, path, body, header)
+	return res, err
+}
+
+// badToken reports whether the sidecar does not take the token, rather than that a store does not take one of the sidecar's.
+func badToken(res *http.Response) bool {
+	return res.StatusCode == http.StatusUnauthorized && res.Header.Get("WWW-Authenticate") != ""
+}
+
+// sendOnce also gives the revision of the token that it sent.
+func (c *Client) sendOnce(ctx context.Context, method, path string, body []byte, header http.Header) (_ *http.Response, revision string, _ error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, backend.Errorf(backend.CodeInternal, "the request is malformed")
+		return nil, "", backend.Errorf(backend.CodeInternal, "the request is malformed")
 	}
 	if header != nil {
 		req.Header = header
@@ -348,9 +424,9 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if !c.config.Token.IsZero() {
-		token, _, err := c.config.Token.Get(ctx)
-		if err != nil {
-			return nil, err
+		var token backend.Secret
+		if token, revision, err = c.config.Token.Get(ctx); err != nil {
+			return nil, "", err
 		}
 		err = token.Use(func(b []byte) error {
 			if bytes.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -360,18 +436,30 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		return nil, "", c.unreachable(ctx, err)
 	}
-	return res, nil
+	return res, revision, nil
 }
 
-// ErrUnreachable is found by errors.Is in the errors of requests that no sidecar answered, which are ErrUnavailable too.
-var ErrUnreachable = errors.New("no sidecar answers")
+var (
+	// ErrUnreachable is found by errors.Is in the errors of requests that no sidecar answered. They are ErrUnavailable too,
+	// unless another user than Config.ServerUID serves the socket.
+	ErrUnreachable = errors.New("no sidecar answers")
+	// ErrRequest is found by errors.Is in the errors of refs whose request failed as a whole, so that they tell of the sidecar
+	// and nothing of the refs.
+	ErrRequest = errors.New("the request failed")
+)
+
+// failedRequest is the error of each ref of a request that failed as a whole.
+type failedRequest struct{ err error }
+
+func (e *failedRequest) Error() string   { return e.err.Error() }
+func (e *failedRequest) Unwrap() []error { return []error{e.err, ErrRequest} }
 
 // unanswered is the error of a request that no sidecar answered.
 type unanswered struct{ err *backend.Error }
@@ -381,7 +469,10 @@ func (e *unanswered) Unwrap() []error { return []error{e.err, ErrUnreachable} }
 
 // unreachable is the error of a request without an answer, without the address and the cause's text that package http adds.
 func (c *Client) unreachable(ctx context.Context, err error) error {
-	if ctx.Err() != nil && context.Cause(ctx) != errSlow {
+	switch cause := context.Cause(ctx); {
+	case cause == error(errClosed):
+		return errClosed
+	case cause != nil && cause != errSlow:
 		return ctx.Err()
 	}
 	var known *backend.Error

@@ -30,7 +30,7 @@ const (
 	maxEvent = 1 << 20
 )
 
-// Watch gives the events of refs until ctx ends; then the channel is closed. It is level-triggered, as Resolver.Watch is,
+// Watch gives the events of refs until ctx ends or the Client is closed; then the channel is closed, without refs at once. It is level-triggered, as Resolver.Watch is,
 // and goes on where it was when the sidecar was away: what did not change meanwhile is not told again. What the sidecar
 // refuses for good is told as a failed event of each ref. When all are refused it ends.
 func (c *Client) Watch(ctx context.Context, refs ...credref.Ref) <-chan resolver.Event {
@@ -62,6 +62,8 @@ const (
 
 // watch sends the events of refs to out until ctx ends, or the sidecar refuses.
 func (c *Client) watch(ctx context.Context, refs []credref.Ref, out chan<- resolver.Event) {
+	ctx, end := c.begin(ctx)
+	defer end()
 	last, pause := "", firstPause
 	for ctx.Err() == nil {
 		began := time.Now()
