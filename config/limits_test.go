@@ -48,7 +48,8 @@ func TestHostileFilesAreRefusedSoon(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "too large") {
 				t.Errorf("%.200v", err)
 			}
-			if took := time.Since(start); took > 10*time.Second { // under 1 s on a quiet machine, without the race detector
+			// Under 1 s on a quiet machine; the race detector and other programs make it twenty. Without the limits it is minutes.
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("it took %v", took)
 			}
 		})
