@@ -153,6 +153,23 @@ func (c *Client) Resolve(ctx context.Context, ref credref.Ref) (*resolver.Value,
 	return o.Value, o.Err
 }
 
+// ResolveUnless is Resolve for who has ref's value of that revision already: while that is what Resolve would give, the value is
+// not sent again, and both results are nil.
+func (c *Client) ResolveUnless(ctx context.Context, ref credref.Ref, revision string) (*resolver.Value, error) {
+	if err := ref.Validate(); err != nil {
+		return nil, &resolver.RefError{Ref: ref, Err: backend.Errorf(backend.CodeUsage, "%v", err)}
+	}
+	results, err := c.ask(ctx, ResolveRequest{Refs: []RefQuery{{ref, revision}}})
+	switch {
+	case err != nil:
+		return nil, &resolver.RefError{Ref: ref, Err: err}
+	case results[0].Ref == ref && results[0].Unchanged && results[0].Error == nil && revision != "":
+		return nil, nil
+	}
+	o := c.outcome(ref, &results[0], false)
+	return o.Value, o.Err
+}
+
 // ResolveAll gives one Outcome for each of refs, in their order.
 func (c *Client) ResolveAll(ctx context.Context, refs []credref.Ref) []resolver.Outcome {
 	return c.ResolveWith(ctx, refs, resolver.Demand{})
@@ -210,26 +227,37 @@ func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Dem
 	for i, ref := range refs {
 		req.Refs[i].Ref = ref
 	}
+	results, err := c.ask(ctx, req)
+	out := make([]resolver.Outcome, len(refs))
+	for i, ref := range refs {
+		if err != nil {
+			out[i] = resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: err}}
+		} else {
+			out[i] = c.outcome(ref, &results[i], d.Whole)
+		}
+	}
+	return out, err
+}
+
+// ask gives one result for each of req's refs.
+func (c *Client) ask(ctx context.Context, req ResolveRequest) ([]Result, error) {
 	var answer ResolveAnswer
 	err := c.post(ctx, "/v1/resolve", req, &answer)
-	if err == nil && len(answer.Results) != len(refs) {
-		err = c.odd("it gave %d results for %d refs", len(answer.Results), len(refs))
+	if err == nil && len(answer.Results) != len(req.Refs) {
+		err = c.odd("it gave %d results for %d refs", len(answer.Results), len(req.Refs))
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &failedRequest{err}
 	}
-	out := make([]resolver.Outcome, len(refs))
-	for i, ref := range refs {
-		switch {
-		case err != nil:
-			out[i] = resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: err}}
-		case answer.Results[i].Ref != ref:
-			out[i] = resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: c.odd("it answered for another ref")}}
-		default:
-			out[i] = answer.Results[i].outcome(d.Whole)
-		}
+	return answer.Results, err
+}
+
+// outcome gives what r says of ref, which was asked for.
+func (c *Client) outcome(ref credref.Ref, r *Result, whole bool) resolver.Outcome {
+	if r.Ref != ref {
+		return resolver.Outcome{Ref: ref, Err: &resolver.RefError{Ref: ref, Err: c.odd("it answered for another ref")}}
 	}
-	return out, err
+	return r.outcome(whole)
 }
 
 // Report tells that the value of that revision was refused, and gives a newer one, as Resolver.Report does.

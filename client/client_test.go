@@ -598,3 +598,37 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestResolveUnless(t *testing.T) {
+	t.Parallel()
+	unchanged := `{"results":[{"ref":{"provider":"app","id":"a"},"revision":"r","unchanged":true}]}`
+	value := `{"results":[{"ref":{"provider":"app","id":"a"},"revision":"s","value":"v-c4nary"}]}`
+	for name, tt := range map[string]struct {
+		revision, text string
+		code           backend.Code
+		value          bool
+	}{
+		"the same":             {"r", unchanged, backend.CodeOK, false},
+		"another":              {"r", value, backend.CodeOK, true},
+		"none":                 {"", value, backend.CodeOK, true},
+		"unchanged of nothing": {"", unchanged, backend.CodeInternal, false},
+		"of another ref":       {"r", strings.Replace(unchanged, `"a"`, `"b"`, 1), backend.CodeInternal, false},
+		"two":                  {"r", `{"results":[]}`, backend.CodeInternal, false},
+		"denied":               {"r", `{"results":[{"ref":{"provider":"app","id":"a"},"unchanged":true,"error":{"code":"denied","message":"m"}}]}`, backend.CodeDenied, false},
+	} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			var req ResolveRequest
+			if err := json.NewDecoder(r.Body).Decode(&req); err != nil || len(req.Refs) != 1 || req.Refs[0] != (RefQuery{refA, tt.revision}) {
+				t.Errorf("%s: it asks for %+v, %v", name, req, err)
+			}
+			answer(200, tt.text)(w, r)
+		})
+		v, err := c.ResolveUnless(t.Context(), refA, tt.revision)
+		failed(t, err, tt.code)
+		if (v != nil) != tt.value {
+			t.Errorf("%s: the value is %v", name, v)
+		}
+	}
+	_, err := dial(t, Config{Socket: "/nowhere"}).ResolveUnless(t.Context(), credref.Ref{Provider: "C4nary"}, "r")
+	failed(t, err, backend.CodeUsage)
+}

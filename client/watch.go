@@ -30,9 +30,9 @@ const (
 	maxEvent = 1 << 20
 )
 
-// Watch gives the events of refs until ctx ends or the Client is closed; then the channel is closed, without refs at once. It is level-triggered, as Resolver.Watch is,
-// and goes on where it was when the sidecar was away: what did not change meanwhile is not told again. What the sidecar
-// refuses for good is told as a failed event of each ref. When all are refused it ends.
+// Watch gives the events of refs until ctx ends or the Client is closed; then the channel is closed, without refs at once. It
+// is level-triggered, as Resolver.Watch is, and goes on where it was when the sidecar was away: what did not change meanwhile
+// is not told again. What the sidecar refuses for good is told as a failed event of each ref. When all are refused it ends.
 func (c *Client) Watch(ctx context.Context, refs ...credref.Ref) <-chan resolver.Event {
 	out := make(chan resolver.Event)
 	var streams sync.WaitGroup

@@ -56,7 +56,7 @@ func New(c Config, host backend.Host) (*Backend, error) {
 
 // Describe implements backend.Describer.
 func (b *Backend) Describe() backend.Description {
-	return backend.Description{Detail: b.detail, Versions: true, Fields: true, CallerBound: b.bound}
+	return backend.Description{Detail: b.detail, Versions: true, Fields: true, MaxBatch: 500, CallerBound: b.bound}
 }
 
 // Get implements backend.Backend.
@@ -195,7 +195,9 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 		}
 		of[refs[i]] = req
 	}
+	var last error // why the sidecar ended it, if it did
 	for ev := range b.client.Watch(ctx, refs...) {
+		last = ev.Err
 		switch ev.Kind {
 		case resolver.EventExpiring, resolver.EventRefreshed: // the content is the same
 		default:
@@ -205,8 +207,11 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 	if caller.Err() != nil {
 		return caller.Err()
 	}
-	if b.ctx.Err() != nil {
+	switch {
+	case b.ctx.Err() != nil:
 		return errClosed
+	case last != nil:
+		return b.reason(last)
 	}
 	return backend.Errorf(backend.CodeUnavailable, "the sidecar ended the watch")
 }

@@ -26,11 +26,16 @@ ask http://localhost/v1/resolve --json "$refs" | jq --raw-output '"\([.results[]
 
 # Server-sent events: how the ref stands, then each change. The first that tells another revision ends it.
 revision=$(printf %s "$etag" | tr -d '"')
-ask --no-buffer --get http://localhost/v1/watch --data-urlencode "ref=$1" | while read -r name value; do
+mkfifo "$work/events"
+curl --silent --unix-socket "$socket" --no-buffer --get http://localhost/v1/watch --data-urlencode "ref=$1" > "$work/events" &
+watch=$!
+trap 'kill $watch 2>/dev/null || :; rm -rf "$work"' EXIT
+while read -r name value; do
   [ "$name" = data: ] || continue
   now=$(printf %s "$value" | jq --raw-output '.revision // empty')
   if [ -n "$now" ] && [ "$now" != "$revision" ]; then
     echo "it changed"
-    break
+    exit 0
   fi
-done
+done < "$work/events"
+exit 1

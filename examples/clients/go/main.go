@@ -45,6 +45,15 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	// What is not changed is not sent again.
+	switch again, err := c.ResolveUnless(ctx, refs[0], first.Revision()); {
+	case err != nil:
+		return err
+	case again == nil:
+		fmt.Println("unchanged")
+	default:
+		fmt.Println("changed")
+	}
 	there := 0
 	for _, o := range c.ResolveAll(ctx, refs) {
 		switch {
