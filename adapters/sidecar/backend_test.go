@@ -3,10 +3,15 @@ package sidecar_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/credresolve/credresolve/adapters/memory"
 	"github.com/credresolve/credresolve/adapters/sidecar"
@@ -19,8 +24,7 @@ import (
 	"github.com/credresolve/credresolve/internal/server"
 )
 
-// held is a store in memory as the sidecar of a test has it; the test has it too.
-type held struct{ *memory.Backend }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type none struct{}
 
@@ -28,7 +32,7 @@ type none struct{}
 func (none) Reach() []backend.Reach { return nil }
 
 // start runs a sidecar in this process whose provider m has store, and gives its socket and a client of it.
-func start(t *testing.T, store *memory.Backend) (socket string, c *client.Client) {
+func start(t *testing.T, store backend.Backend) (socket string, c *client.Client) {
 	t.Helper()
 	dir := t.TempDir()
 	socket = filepath.Join(dir, "run", "sock")
@@ -36,7 +40,7 @@ func start(t *testing.T, store *memory.Backend) (socket string, c *client.Client
 	if err := os.WriteFile(path, []byte("version: 1\nproviders:\n  m: {kind: held}\nserve:\n  audit: {to: off}\n  memory: {lock: off}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	kinds := backend.NewRegistry(backend.NewKind("held", "of a test", func(none, backend.Host) (backend.Backend, error) { return held{store}, nil }))
+	kinds := backend.NewRegistry(backend.NewKind("held", "of a test", func(none, backend.Host) (backend.Backend, error) { return store, nil }))
 	ready := make(chan struct{})
 	s, err := server.Open(t.Context(), server.Options{
 		Load: func(context.Context) (*config.File, error) { return config.Load(path, kinds) },
@@ -196,5 +200,68 @@ func TestWatchTellsOfChanges(t *testing.T) {
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A refusal keeps its code.
+func TestWatchThatIsRefused(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusing := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"error":{"code":"denied","message":"the policy does not allow it"}}`)
+	})}
+	go func() { _ = refusing.Serve(l) }()
+	defer refusing.Close()
+	b, err := sidecar.New(sidecar.Config{Socket: socket}, backend.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	told := 0
+	err = b.Watch(t.Context(), []backend.Request{{ID: "m/x"}}, func(backend.Request) { told++ })
+	if !errors.Is(err, backend.ErrDenied) || told != 1 {
+		t.Errorf("the watch ended with %v, after %d calls", err, told)
+	}
+	if err := b.Watch(t.Context(), []backend.Request{{ID: "x"}}, func(backend.Request) {}); !errors.Is(err, backend.ErrInvalidID) {
+		t.Errorf("of no provider: %v", err)
+	}
+}
+
+// known gives a credential with all that can be known of it.
+type known struct{ expires, refresh time.Time }
+
+func (l known) Get(context.Context, backend.Request) (*backend.Credential, error) {
+	return &backend.Credential{
+		Type: backend.TypeBasic, Version: "v7", Expires: l.expires, RefreshAfter: l.refresh, Metadata: map[string]string{"owner": "ops"},
+		Fields: map[string]backend.Secret{"value": backend.NewSecretString("v-c4nary"), "n": backend.NewJSONSecret([]byte("7")), "b": backend.NewSecret([]byte{0xff})},
+	}, nil
+}
+
+func (known) Describe() backend.Description { return backend.Description{Versions: true, Fields: true} }
+
+// Whatever the sidecar knows of a secret comes along.
+func TestWhatIsKnownIsKept(t *testing.T) {
+	t.Parallel()
+	store := known{time.Now().Add(time.Hour), time.Now().Add(time.Minute)}
+	socket, _ := start(t, store)
+	b, err := sidecar.New(sidecar.Config{Socket: socket}, backend.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	c, err := b.Get(t.Context(), backend.Request{ID: "m/x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Type != backend.TypeBasic || c.Version != "v7" || !c.Expires.Equal(store.expires) || !c.RefreshAfter.Equal(store.refresh) || c.Metadata["owner"] != "ops" {
+		t.Errorf("%+v", c)
+	}
+	if !c.Secret.IsZero() || len(c.Fields) != 3 || !c.Fields["n"].IsJSON() || c.Fields["n"].Len() != 1 || string(c.Fields["b"].Reveal()) != "\xff" {
+		t.Error("the fields are others")
 	}
 }
