@@ -61,6 +61,9 @@ const (
 	maxRequest = 512 << 10
 )
 
+// maxMargin is how long before the end of its context a request is to be answered, at most.
+const maxMargin = 500 * time.Millisecond
+
 // errSlow is why a request ended that took longest.
 var errSlow = errors.New("the request took too long")
 
@@ -239,8 +242,13 @@ func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Dem
 	return out, err
 }
 
-// ask gives one result for each of req's refs.
+// ask gives one result for each of req's refs. Where ctx has a deadline, what is there by then is not lost with what is not.
 func (c *Client) ask(ctx context.Context, req ResolveRequest) ([]Result, error) {
+	deadline, limited := ctx.Deadline()
+	margin := min(time.Until(deadline)/8, maxMargin) // for the way
+	if limited {
+		req.Timeout = Duration(max(time.Until(deadline)-margin, 0).Round(time.Millisecond))
+	}
 	var answer ResolveAnswer
 	err := c.post(ctx, "/v1/resolve", req, &answer)
 	if err == nil && len(answer.Results) != len(req.Refs) {
@@ -249,7 +257,16 @@ func (c *Client) ask(ctx context.Context, req ResolveRequest) ([]Result, error) 
 	if err != nil && ctx.Err() == nil {
 		err = &failedRequest{err}
 	}
-	return answer.Results, err
+	if err != nil || !limited || time.Until(deadline) > margin {
+		return answer.Results, err
+	}
+	for i := range answer.Results {
+		if e := answer.Results[i].Error; e != nil && e.Code == backend.CodeTimeout {
+			<-ctx.Done() // its time is over, not the sidecar's
+			e.Message = context.DeadlineExceeded.Error()
+		}
+	}
+	return answer.Results, nil
 }
 
 // outcome gives what r says of ref, which was asked for.

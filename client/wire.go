@@ -34,6 +34,9 @@ type Demand struct {
 	MaxStale *Duration `json:"max_stale,omitempty"`
 	// NoCache fetches each secret from its store, at most once a second.
 	NoCache bool `json:"no_cache,omitempty"`
+	// Timeout is how long to wait for what must be fetched: then it has the error timeout, and the rest is answered. Not set,
+	// or longer than the sidecar's own: that.
+	Timeout Duration `json:"timeout,omitempty"`
 }
 
 // ResolveAnswer is the answer to POST /v1/resolve.

@@ -219,8 +219,10 @@ func (s *Server) postResolve(req *request) {
 		return
 	}
 	var body client.ResolveRequest
-	asks, plain := plainRefs(string(req.body), req.asks[:0])
+	asks, timeout, plain := plainRefs(string(req.body), req.asks[:0])
+	body.Timeout = timeout
 	if !plain {
+		body.Timeout = 0
 		if err := req.decode(&body); err != nil {
 			req.fail(err)
 			return
@@ -235,6 +237,7 @@ func (s *Server) postResolve(req *request) {
 		req.fail(bad(http.StatusRequestEntityTooLarge, "the request has more refs than it may have", "send several requests"))
 		return
 	}
+	req.patience = time.Duration(body.Timeout)
 	answers, err := s.resolve(req, asks, demand(body.Demand))
 	if err != nil {
 		req.fail(err)

@@ -1,37 +1,50 @@
 package server
 
 import (
+	"time"
 	"unicode/utf8"
+
+	"github.com/credresolve/credresolve/client"
 )
 
-// plainRefs reads the body of POST /v1/resolve where it is of the form that programs write, {"refs": [{…}, …]} with texts that
-// need no escape, and appends to asks. It reports false for everything else, which is for encoding/json to judge: reflection
+// plainRefs reads the body of POST /v1/resolve where it is of the form that programs write, {"refs": [{…}, …], "timeout": "…"}
+// with texts that need no escape, and appends to asks; the timeout may be absent. It reports false for everything else, which is for encoding/json to judge: reflection
 // takes two thirds of the time of a batch. The texts of asks are parts of body.
-func plainRefs(body string, asks []ask) ([]ask, bool) {
+func plainRefs(body string, asks []ask) (_ []ask, timeout client.Duration, ok bool) {
 	p := plain{text: body}
 	if !p.next('{') || p.string() != "refs" || !p.next(':') || !p.next('[') {
-		return asks, false
+		return asks, 0, false
 	}
 	for first := true; !p.next(']'); first = false {
 		if !first && !p.next(',') || !p.next('{') {
-			return asks, false
+			return asks, 0, false
 		}
 		var a ask
 		for field := true; !p.next('}'); field = false {
 			if !field && !p.next(',') {
-				return asks, false
+				return asks, 0, false
 			}
 			into := a.part(p.string())
 			if into == nil || !p.next(':') || *into != "" { // an unknown key, or one that stands twice
-				return asks, false
+				return asks, 0, false
 			}
 			if *into = p.string(); *into == "" {
-				return asks, false
+				return asks, 0, false
 			}
 		}
 		asks = append(asks, a)
 	}
-	return asks, p.next('}') && p.end()
+	if p.next(',') {
+		if p.string() != "timeout" || !p.next(':') {
+			return asks, 0, false
+		}
+		d, err := time.ParseDuration(p.string())
+		if err != nil || d < 0 {
+			return asks, 0, false
+		}
+		timeout = client.Duration(d)
+	}
+	return asks, timeout, p.next('}') && p.end()
 }
 
 // part is the text that the key name stands for.

@@ -17,9 +17,10 @@ func FuzzPlainRefs(f *testing.F) {
 	for _, seed := range []string{
 		`{"refs":[]}`, `{"refs":[{"provider":"m","id":"x"}]}`, ` { "refs" : [ { "id" : "ü" , "provider":"m" } , {"provider":"m","id":"y","version":"3","field":"/a/b","if_revision":"00"} ] } ` + "\n",
 		`{"refs":[{}]}`, `{"refs":[{"provider":"m","provider":"n"}]}`, `{"refs":[{"provider":"m"},]}`, `{"refs":[{"provider":"a\u0062"}]}`, `{"refs":[{"Provider":"m"}]}`,
-		`{"refs":[{"provider":1}]}`, `{"refs":[{"provider":""}]}`, `{"refs":[]}x`, `{"refs":[],"no_cache":true}`, `{"refs":[{"provider":"m"`, `{"refs":null}`, "{\"refs\":[{\"id\":\"\xff\"}]}",
+		`{"refs":[{"provider":1}]}`, `{"refs":[{"provider":""}]}`, `{"refs":[]}x`, `{"refs":[],"no_cache":true}`, `{"refs":[{"provider":"m"`, `{"refs":null}`,
+		`{"refs":[],"timeout":"1.5s"}`, `{"refs":[],"timeout":"-1s"}`, `{"refs":[],"timeout":"1s","timeout":"2s"}`, `{"refs":[],"timeout":"0"}`, `{"refs":[],"timeout":1}`, "{\"refs\":[{\"id\":\"\xff\"}]}",
 	} {
-		if _, ok := plainRefs(seed, nil); ok {
+		if _, _, ok := plainRefs(seed, nil); ok {
 			taken++
 		}
 		f.Add([]byte(seed))
@@ -28,7 +29,7 @@ func FuzzPlainRefs(f *testing.F) {
 		f.Fatalf("%d seeds are taken", taken)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, ok := plainRefs(string(body), nil)
+		got, timeout, ok := plainRefs(string(body), nil)
 		if !ok {
 			return
 		}
@@ -45,7 +46,7 @@ func FuzzPlainRefs(f *testing.F) {
 		for i, r := range want.Refs {
 			asks[i] = ask{ref: r.Ref, ifRevision: r.IfRevision}
 		}
-		if !slices.Equal(got, asks) || want.Demand != (client.Demand{}) {
+		if !slices.Equal(got, asks) || want.Demand != (client.Demand{Timeout: timeout}) {
 			t.Fatalf("%q is %+v, to encoding/json %+v", body, got, asks)
 		}
 	})

@@ -30,6 +30,7 @@ type request struct {
 	id       string
 	status   int
 	traced   context.Context // nil: not traced
+	patience time.Duration   // for what must be fetched; zero: as the configuration has it
 
 	answers []answer
 	records []audit.Record

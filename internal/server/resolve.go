@@ -111,7 +111,11 @@ func denial(consumer, reason string) error {
 
 // fetch answers what the cache alone did not.
 func (s *Server) fetch(req *request, answers []answer, missing int, d resolver.Demand) {
-	ctx, cancel := context.WithTimeout(req.ctx(), cmp.Or(req.state.serve.Limits.Timeout, defaultTimeout))
+	timeout := cmp.Or(req.state.serve.Limits.Timeout, defaultTimeout)
+	if req.patience > 0 {
+		timeout = min(timeout, req.patience)
+	}
+	ctx, cancel := context.WithTimeout(req.ctx(), timeout)
 	defer cancel()
 	refs, at := make([]credref.Ref, 0, missing), make([]int, 0, missing)
 	for i := range answers {
