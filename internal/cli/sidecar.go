@@ -14,20 +14,22 @@ import (
 	"github.com/credresolve/credresolve/resolver"
 )
 
-// shared is the sidecar of this user, as far as it has what a command's configuration has.
+// shared is the sidecar of this user, as far as it has what a command's configuration has. One goroutine uses it.
 type shared struct {
 	*client.Client
-	providers map[string]bool // that it has in the same definition
+	providers map[string]bool      // that it has in the same definition
+	gone      bool                 // it did not answer, and is asked no more
+	own       map[credref.Ref]bool // what was resolved in process after all
 }
 
 // sidecarTime is how long a sidecar may take to say what it has: one that takes longer is of no use to a command.
 const sidecarTime = time.Second
 
 // share finds the sidecar of this user. It is nil where there is none, where it has no provider of the same definition, and
-// where a flag asks for what another process cannot do.
+// where a flag refuses it.
 func (s *session) share(ctx context.Context) *shared {
 	a := s.app
-	if a.noSidecar || a.now || a.interactive {
+	if a.noSidecar {
 		return nil
 	}
 	path, err := client.SocketPath(a.lookupEnv)
@@ -49,13 +51,16 @@ func (s *session) share(ctx context.Context) *shared {
 		_ = c.Close()
 		return nil
 	}
-	out := &shared{Client: c, providers: map[string]bool{}}
-	own := map[string]string{}
+	out := &shared{Client: c, providers: map[string]bool{}, own: map[credref.Ref]bool{}}
+	own, bound := map[string]string{}, map[string]bool{}
 	for _, p := range s.Providers() {
 		own[p.Name] = p.Digest
 	}
 	for _, p := range theirs {
-		if def := s.file.Provider(p.Name); def != nil && p.Digest != "" && p.Digest == own[p.Name] && !s.bound(def) {
+		bound[p.Name] = p.CallerBound // to an environment that need not be ours, though ours says nothing
+	}
+	for _, p := range theirs {
+		if def := s.file.Provider(p.Name); def != nil && p.Digest != "" && p.Digest == own[p.Name] && !s.bound(def, bound) {
 			out.providers[p.Name] = true
 		}
 	}
@@ -67,15 +72,15 @@ func (s *session) share(ctx context.Context) *shared {
 	return out
 }
 
-// bound reports whether what def gives depends on the environment or the directory of this process, by itself or by a secret of
-// its own. The chain has no cycle.
-func (s *session) bound(def *config.Provider) bool {
+// bound reports whether what def gives depends on the environment or the directory of a process, of this one or of the
+// sidecar, or on for whom the sidecar takes its caller, by itself or by a secret of its own. The chain has no cycle.
+func (s *session) bound(def *config.Provider, there map[string]bool) bool {
 	b, err := s.Backend(def.Name)
-	if err != nil || backend.Describe(b).CallerBound {
+	if err != nil || def.Scoped() || there[def.Name] || backend.Describe(b).CallerBound {
 		return true
 	}
 	for _, ref := range def.Chain {
-		if next := s.file.Provider(ref.Provider); next == nil || s.bound(next) {
+		if next := s.file.Provider(ref.Provider); next == nil || s.bound(next, there) {
 			return true
 		}
 	}
@@ -88,13 +93,32 @@ func (s *session) sidecar(ctx context.Context) *shared {
 	return s.with
 }
 
-// has reports whether the sidecar is to be asked for ref.
-func (c *shared) has(ref credref.Ref) bool { return c != nil && c.providers[ref.Provider] }
+// answering is the sidecar for what is resolved: nil also where a flag asks for what another process cannot do.
+func (s *session) answering(ctx context.Context) *shared {
+	if s.app.now || s.app.interactive {
+		return nil
+	}
+	return s.sidecar(ctx)
+}
 
-// resolveAll gives an outcome for each of refs: the sidecar's where it has the same provider, else our own. One that goes away
-// in the middle is as if it had not been there.
+// has reports whether the sidecar is to be asked for ref.
+func (c *shared) has(ref credref.Ref) bool {
+	return c != nil && !c.gone && c.providers[ref.Provider] && !c.own[ref]
+}
+
+// ownReasons reports whether the sidecar failed for a reason that is not the store's, so that without it the answer may be
+// another: it is away, it refuses the request as a whole, its policy gives this program less than its user may have, or its
+// time is over and ours is not. Who may do what is not told apart from what the store denies; the store says the same twice.
+func ownReasons(ctx context.Context, err error) bool {
+	code := backend.CodeOf(err)
+	return errors.Is(err, client.ErrRequest) || code == backend.CodeDenied ||
+		code == backend.CodeTimeout && ctx.Err() == nil
+}
+
+// resolveAll gives an outcome for each of refs: the sidecar's where it has the same provider, else our own. What it cannot
+// answer for reasons of its own is as if it had not been there.
 func (s *session) resolveAll(ctx context.Context, refs []credref.Ref) []resolver.Outcome {
-	with := s.sidecar(ctx)
+	with := s.answering(ctx)
 	var theirs, ours []credref.Ref
 	var at, atOurs []int
 	for i, ref := range refs {
@@ -119,12 +143,15 @@ func (s *session) resolveAll(ctx context.Context, refs []credref.Ref) []resolver
 	var atAgain []int
 	for k, o := range answers {
 		out[at[k]] = o
-		if errors.Is(o.Err, client.ErrUnreachable) {
-			again, atAgain = append(again, o.Ref), append(atAgain, at[k])
+		if o.Err == nil || !ownReasons(ctx, o.Err) {
+			continue
 		}
+		s.app.log.Debug("the sidecar gives no answer", "ref", o.Ref.String(), "code", string(backend.CodeOf(o.Err)))
+		with.gone = with.gone || errors.Is(o.Err, client.ErrUnreachable)
+		with.own[o.Ref] = true
+		again, atAgain = append(again, o.Ref), append(atAgain, at[k])
 	}
 	if len(again) > 0 {
-		s.app.log.Debug("the sidecar went away", "refs", len(again))
 		for k, o := range s.ResolveAll(ctx, again) {
 			out[atAgain[k]] = o
 		}
@@ -134,7 +161,7 @@ func (s *session) resolveAll(ctx context.Context, refs []credref.Ref) []resolver
 
 // keep keeps what ref gave alive until release is called: refreshed, its lease renewed, by whoever gave it.
 func (s *session) keep(ctx context.Context, ref credref.Ref) (release func()) {
-	if with := s.sidecar(ctx); with.has(ref) {
+	if with := s.answering(ctx); with.has(ref) {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		events := with.Watch(ctx, ref)
 		go func() {
