@@ -43,10 +43,11 @@ type flight struct {
 	backoff  *backoff.ExponentialBackOff
 }
 
-// takeOff starts a flight for t, on behalf of the caller of ctx, nil: of nobody. Called with r.mu held; p is to be dispatched after.
+// takeOff starts a flight for t, on behalf of the caller of ctx, who is nobody of the background context. Called with r.mu
+// held; p is to be dispatched after.
 func (r *Resolver) takeOff(ctx context.Context, p *provider, t *target, chain []string) *flight {
 	f := &flight{p: p, target: t, chain: chain}
-	if ctx != nil && r.onCall != nil {
+	if r.onCall != nil {
 		f.cause = context.WithoutCancel(ctx)
 	}
 	r.flights[t.key] = f

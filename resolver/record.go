@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"math/rand/v2"
 	"path"
 	"time"
@@ -220,7 +221,7 @@ func (r *Resolver) due(k key, seq uint64) {
 		r.cache.Remove(k)
 		// What is open is fetched once more, and how that goes is told.
 		if p, pin := r.owner(k), r.pins[k]; p != nil && rec.cred != nil && pin != nil && r.flights[k] == nil {
-			r.takeOff(nil, p, rec.target, nil)
+			r.takeOff(context.Background(), p, rec.target, nil)
 			p.dispatch()
 		}
 		return
@@ -267,7 +268,7 @@ func (r *Resolver) renewOrFetch(p *provider, e *entry) {
 		return
 	}
 	r.count.refreshes.Add(1)
-	f := r.takeOff(nil, p, rec.target, nil)
+	f := r.takeOff(context.Background(), p, rec.target, nil)
 	if l := rec.cred.Lease; l != nil && l.Renewable && !rec.capped {
 		f.renew = rec
 	}
@@ -374,7 +375,7 @@ func (r *Resolver) insist(f *flight, err error) {
 		if r.closed || p == nil || r.pins[k] != pin || pin.target == nil || r.flights[k] != nil || r.cache.Peek(k) != nil {
 			return
 		}
-		r.takeOff(nil, p, pin.target, nil).fails = fails
+		r.takeOff(context.Background(), p, pin.target, nil).fails = fails
 		p.dispatch()
 	})
 }

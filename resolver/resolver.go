@@ -422,7 +422,7 @@ func (r *Resolver) forget(which func(key) bool) int {
 	var asked []*provider
 	for k, pin := range r.pins {
 		if p := r.owner(k); p != nil && pin.target != nil && which(k) {
-			r.takeOff(nil, p, pin.target, nil)
+			r.takeOff(context.Background(), p, pin.target, nil)
 			if !slices.Contains(asked, p) {
 				asked = append(asked, p)
 			}
