@@ -26,7 +26,8 @@ import (
 
 // notRun are the commands on the pages that no test runs, each with the reason.
 var notRun = map[string]string{
-	"make bench\n":    "it takes minutes, and an idle machine",
+	"make bench\n": "it takes minutes, and an idle machine",
+	"go test -tags soak -run TestSoak -v -timeout 30m ./cmd/credresolve -soak 10m\n": "it takes minutes",
 	"make demo\n":     "TestReadmeShowsWhatTheDemonstrationPrints does",
 	"go test ./...\n": "this is it",
 	"go install github.com/credresolve/credresolve/cmd/credresolve@latest\n": "it needs a published version, and the network",
