@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 var (
 	_ backend.BatchGetter = (*Backend)(nil)
 	_ backend.Prober      = (*Backend)(nil)
+	_ backend.Revoker     = (*Backend)(nil)
 	_ backend.Watcher     = (*Backend)(nil)
 	_ backend.Describer   = (*Backend)(nil)
 )
@@ -89,12 +91,19 @@ func (b *Backend) GetBatch(ctx context.Context, reqs []backend.Request) ([]backe
 	if len(refs) == 0 {
 		return results, nil
 	}
+	failed := 0
 	for k, o := range b.client.ResolveWith(ctx, refs, resolver.Demand{Whole: true}) {
-		if o.Err != nil {
-			results[at[k]].Err = b.reason(o.Err)
-		} else {
+		if o.Err == nil {
 			results[at[k]].Credential = credential(o.Value)
+			continue
 		}
+		results[at[k]].Err = b.reason(o.Err)
+		if errors.Is(o.Err, client.ErrRequest) {
+			failed++
+		}
+	}
+	if failed == len(reqs) { // it is the sidecar that failed
+		return nil, results[0].Err
 	}
 	return results, nil
 }
@@ -179,6 +188,23 @@ func (b *Backend) Probe(ctx context.Context) error {
 	return nil
 }
 
+// Revoke implements backend.Revoker: it ends what the sidecar has of req, for everybody who asks it, and at its store.
+func (b *Backend) Revoke(ctx context.Context, req backend.Request, _ *backend.Credential) error {
+	ctx, done, err := b.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	ref, err := refOf(req)
+	if err != nil {
+		return err
+	}
+	if err = b.client.Revoke(ctx, ref); err == nil || errors.Is(err, backend.ErrNotFound) { // it has ended already
+		return nil
+	}
+	return b.reason(err)
+}
+
 // Watch implements backend.Watcher.
 func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed func(backend.Request)) error {
 	caller := ctx
@@ -188,12 +214,12 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 	}
 	defer done()
 	refs := make([]credref.Ref, len(reqs))
-	of := map[credref.Ref]backend.Request{}
+	of := map[credref.Ref][]backend.Request{}
 	for i, req := range reqs {
 		if refs[i], err = refOf(req); err != nil {
 			return err
 		}
-		of[refs[i]] = req
+		of[refs[i]] = append(of[refs[i]], req)
 	}
 	var last error // why the sidecar ended it, if it did
 	for ev := range b.client.Watch(ctx, refs...) {
@@ -201,7 +227,9 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 		switch ev.Kind {
 		case resolver.EventExpiring, resolver.EventRefreshed: // the content is the same
 		default:
-			changed(of[ev.Ref])
+			for _, req := range of[ev.Ref] {
+				changed(req)
+			}
 		}
 	}
 	if caller.Err() != nil {

@@ -79,7 +79,10 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, c := start(t, store)
+	held := &breakable{Backend: store}
+	real, c := start(t, held)
+	way := newWay(t, real)
+	socket := way.socket
 	id := func(full string) string { return full[len("m/"):] }
 	forget := func(t conformance.T, full string) {
 		if err := c.Forget(t.Context(), credref.Ref{Provider: "m", ID: id(full)}); err != nil {
@@ -113,6 +116,14 @@ func TestConformance(t *testing.T) {
 			put(t, full, next)
 			after, _ := store.CurrentVersion(t.Context(), backend.Request{ID: id(full)})
 			return conformance.Versions{Previous: before, Current: after, Missing: "999"}
+		},
+		Fault: func(t conformance.T, f conformance.Fault) (undo func()) {
+			if f.ID == "" {
+				return way.fail(f)
+			}
+			undo = held.fail(f)
+			forget(t, f.ID)
+			return undo
 		},
 		ID:         func(name string) string { return "m/" + name },
 		InvalidIDs: []string{"", "m", "m/", "/x", "M/x", "m/a\x00b"},

@@ -15,5 +15,5 @@
 //
 // # Capabilities
 //
-// Batch, probe, watch.
+// Batch, probe, revoke, watch.
 package sidecar
