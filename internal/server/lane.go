@@ -24,7 +24,9 @@ type lane struct {
 	s       *Server
 	door    *door
 	handler http.Handler
-	rest    *handoff // for net/http
+	rest    *handoff        // for net/http
+	ctx     context.Context // of every request; ends when they may take no longer
+	cancel  context.CancelFunc
 
 	mu       sync.Mutex
 	idle     map[*laneConn]bool // false: it answers a request
@@ -52,7 +54,9 @@ type laneConn struct {
 }
 
 func newLane(s *Server, d *door, l net.Listener, h http.Handler) *lane {
-	return &lane{s: s, door: d, handler: h, rest: newHandoff(l.Addr()), idle: map[*laneConn]bool{}}
+	a := &lane{s: s, door: d, handler: h, rest: newHandoff(l.Addr()), idle: map[*laneConn]bool{}}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	return a
 }
 
 // serve accepts connections until l is closed.
@@ -76,7 +80,7 @@ func (a *lane) serve(l net.Listener) error {
 }
 
 func (a *lane) open(nc net.Conn) {
-	ctx := a.s.meet(context.Background(), nc, a.door)
+	ctx := a.s.meet(a.ctx, nc, a.door)
 	lc := &laneConn{Conn: nc, lane: a, c: connOf(ctx), ctx: ctx}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -113,6 +117,7 @@ func (a *lane) leave(lc *laneConn) {
 
 // drain ends connections that wait for a request, and the others once they are answered, or when ctx ends.
 func (a *lane) drain(ctx context.Context) {
+	defer a.cancel()
 	a.mu.Lock()
 	a.draining = true
 	for lc, idle := range a.idle {
@@ -129,6 +134,7 @@ func (a *lane) drain(ctx context.Context) {
 	select {
 	case <-ended:
 	case <-ctx.Done():
+		a.cancel()
 		a.mu.Lock()
 		for lc := range a.idle {
 			_ = lc.Close()

@@ -174,6 +174,36 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 	}
 }
 
+// A store that never answers does not keep the sidecar from ending.
+func TestStopDoesNotWaitForAHungStore(t *testing.T) {
+	t.Parallel()
+	g := &gated{open: make(chan struct{})}
+	sc := start(t, "", g.kind())
+	sc.configure(providers+"  g: {kind: gated}\n", "  grace: 200ms\n")
+	if got := sc.do("POST", "/v1/reload", "{}"); got.status != http.StatusOK {
+		t.Fatalf("status %d", got.status)
+	}
+	answered := make(chan string, 2)
+	go func() { answered <- sc.raw(20*time.Second, "GET /v1/resolve?ref=cred%3A%2F%2Fg%2Fa HTTP/1.1\r\nHost: localhost\r\n\r\n") }()
+	go func() {
+		_, err := sc.client("").Resolve(context.Background(), refOf("cred://g/b"))
+		answered <- string(backend.CodeOf(err))
+	}()
+	eventually(t, "the store is asked", func() bool { return g.count("a") == 1 && g.count("b") == 1 })
+	began := time.Now()
+	if err := sc.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	for range 2 {
+		if got := <-answered; strings.Contains(got, canary) {
+			t.Errorf("an answer came: %s", got)
+		}
+	}
+}
+
 // While its store is away every client gets the value that there is, and the store is asked once an interval.
 func TestOutage(t *testing.T) {
 	t.Parallel()
