@@ -283,6 +283,20 @@ func (f *File) checkServe(p *problems) {
 	if s.Tracing.Sample != nil && (*s.Tracing.Sample < 0 || *s.Tracing.Sample > 1) {
 		bad("tracing.sample", "expected a number from 0 to 1")
 	}
+	counts := map[string]int64{
+		"audit.max_bytes": s.Audit.MaxBytes, "limits.connections": int64(s.Limits.Connections), "limits.watchers": int64(s.Limits.Watchers),
+		"limits.requests": int64(s.Limits.Requests), "limits.queue": int64(s.Limits.Queue), "limits.batch": int64(s.Limits.Batch),
+		"limits.body": s.Limits.Body, "limits.header": int64(s.Limits.Header), "limits.sessions": int64(s.Limits.Sessions),
+		"limits.rate.calls": int64(s.Limits.Rate.Calls),
+	}
+	if s.Audit.Keep != nil {
+		counts["audit.keep"] = int64(*s.Audit.Keep)
+	}
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		if counts[key] < 0 {
+			bad(key, "a number cannot be negative")
+		}
+	}
 	for _, l := range []struct{ key, listen, token string }{
 		{"tcp", s.TCP.Listen, s.TCP.TokenFile},
 		{"aws_agent", s.AWSAgent.Listen, s.AWSAgent.TokenFile},
@@ -300,6 +314,7 @@ func (f *File) checkServe(p *problems) {
 		}
 	}
 	f.checkConsumers(bad)
+	f.checkTokenFiles(bad)
 	for i, pre := range s.Prefetch {
 		f.checkRef(bad, fmt.Sprintf("prefetch[%d].ref", i), pre.Ref)
 	}
@@ -361,6 +376,9 @@ func (f *File) checkConsumers(bad badSetting) {
 		if c.UID != nil && *c.UID < 0 || c.GID != nil && *c.GID < 0 {
 			bad(key, "uid and gid cannot be negative")
 		}
+		if c.Rate.Calls < 0 {
+			bad(key, "rate: a number cannot be negative")
+		}
 		for _, may := range c.May {
 			if !slices.Contains(permissions, may) {
 				bad(key, "may: unknown permission; known: %s", strings.Join(permissions, ", "))
@@ -389,6 +407,37 @@ func (f *File) checkConsumers(bad badSetting) {
 	} {
 		if used.name != "" && !names[used.name] {
 			bad(used.key, "there is no such consumer")
+		}
+	}
+}
+
+// checkTokenFiles sees to it that a token says who its holder is: a file that is named for two would let the one be the other.
+func (f *File) checkTokenFiles(bad badSetting) {
+	s := f.Serve()
+	type use struct{ key, path, holder string }
+	var uses []use
+	for _, name := range slices.Sorted(maps.Keys(s.Tokens)) {
+		uses = append(uses, use{"tokens", s.Tokens[name], "the token " + shownKey(name)})
+	}
+	uses = append(uses, use{"tcp.token_file", s.TCP.TokenFile, OwnerName})
+	for _, dropIn := range []use{
+		{"aws_agent.token_file", s.AWSAgent.TokenFile, s.AWSAgent.Consumer},
+		{"vault.token_file", s.Vault.TokenFile, s.Vault.Consumer},
+		{"container_credentials.token_file", s.ContainerCredentials.TokenFile, s.ContainerCredentials.Consumer},
+	} {
+		if dropIn.holder == "" {
+			dropIn.holder = OwnerName
+		}
+		uses = append(uses, dropIn)
+	}
+	holders := map[string]string{}
+	for _, u := range uses {
+		switch path := filepath.Clean(u.path); {
+		case u.path == "":
+		case holders[path] != "" && holders[path] != u.holder:
+			bad(u.key, "the file is also that of %s: whoever has its token would be both", holders[path])
+		default:
+			holders[path] = u.holder
 		}
 	}
 }
