@@ -17,11 +17,16 @@ if CREDRESOLVE_VAULTD=$(scripts/vaultd.sh "$cache"); then export CREDRESOLVE_VAU
 say "AWS emulator"
 if scripts/moto-setup.sh "$cache/moto"; then export CREDRESOLVE_MOTO=$cache/moto; else echo "not installed: its tests will be skipped"; fi
 
+say "compilation of the tests"
+go test -race -run '^$' ./... >/dev/null
+
+# One package after another: many of them start servers and hold programs to time limits, which two at once would exceed on
+# a small machine.
 say "tests"
 log=$cache/tests.json
 status=0
 go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary=skipped --jsonfile "$log" -- \
-  -race -timeout 15m "$@" ./... || status=$?
+  -race -p 1 -timeout 20m "$@" ./... || status=$?
 
 say "examples of adapters"
 (cd examples/adapters/go && go test -race ./...) || status=1

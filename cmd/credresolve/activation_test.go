@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"os/exec"
@@ -47,8 +46,8 @@ func TestServeOnASocketOfTheServiceManager(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ exec credresolve serve")
 	cmd.Dir, cmd.ExtraFiles = u.dir, []*os.File{handed}
 	cmd.Env = append(u.env, "LISTEN_FDS=1", "NOTIFY_SOCKET="+filepath.Join(u.dir, "notify"))
-	var messages bytes.Buffer
-	cmd.Stderr = &messages
+	var said messages
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +58,7 @@ func TestServeOnASocketOfTheServiceManager(t *testing.T) {
 		for {
 			n, err := manager.Read(buf)
 			if err != nil {
-				t.Fatalf("the manager is not told %s: %v: %s", what, err, messages.String())
+				t.Fatalf("the manager is not told %s: %v: %s", what, err, said.String())
 			}
 			if strings.Contains(string(buf[:n]), what) {
 				return
@@ -80,7 +79,7 @@ func TestServeOnASocketOfTheServiceManager(t *testing.T) {
 	}
 	told("STOPPING=1")
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("it ends with %v: %s", err, messages.String())
+		t.Errorf("it ends with %v: %s", err, said.String())
 	}
 	if _, err := os.Stat(socket); err != nil {
 		t.Errorf("the manager's socket is gone: %v", err)

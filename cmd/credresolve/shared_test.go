@@ -69,7 +69,7 @@ func (u *user) serve(args ...string) (stop func()) {
 	u.t.Helper()
 	cmd := exec.Command("credresolve", append([]string{"serve"}, args...)...)
 	cmd.Dir, cmd.Env = u.dir, u.env
-	var msg bytes.Buffer
+	var msg messages
 	cmd.Stderr = &msg
 	if err := cmd.Start(); err != nil {
 		u.t.Fatal(err)

@@ -31,8 +31,26 @@ type process struct {
 	proxy    *vaulttest.Proxy
 	kv, db   string
 	cmd      *exec.Cmd
-	messages *bytes.Buffer
+	messages *messages
 	ended    chan error
+}
+
+// messages is what a running process wrote so far.
+type messages struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (m *messages) Write(b []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.b.Write(b)
+}
+
+func (m *messages) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.b.String()
 }
 
 // newProcess prepares a Vault with a secret and a role that makes database users, and the configuration of a sidecar for it.
@@ -69,7 +87,7 @@ func (p *process) put(password string) {
 // start runs the sidecar until it is ready.
 func (p *process) start() {
 	p.t.Helper()
-	p.cmd, p.messages, p.ended = exec.Command("credresolve", "serve"), new(bytes.Buffer), make(chan error, 1)
+	p.cmd, p.messages, p.ended = exec.Command("credresolve", "serve"), new(messages), make(chan error, 1)
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = p.dir, p.env, p.messages
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
