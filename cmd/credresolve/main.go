@@ -23,7 +23,7 @@ func main() {
 
 // collectLate lets the first garbage collection wait until the heap has 16 MiB in place of 4, or for the two minutes after
 // which the runtime collects anyway; from then on all is as usual. Most commands are done before: collecting beside them
-// would take a third of their time. The func that it gives lets garbage be half of what is in use at the most, for a
+// would take a third of their time. The func that it gives lets garbage be a quarter of what is in use at the most, for a
 // sidecar: it is small and stays, and what its requests leave behind may be copies of secrets. What the environment says
 // of it comes first.
 func collectLate() (often func()) {
@@ -35,7 +35,7 @@ func collectLate() (often func()) {
 	late := runtime.AddCleanup(first, func(percent int) { debug.SetGCPercent(percent) }, usual)
 	return func() {
 		late.Stop()
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(25)
 	}
 }
 
