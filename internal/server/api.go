@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -203,7 +202,8 @@ func (s *Server) serve(req *request, found []route, name string) {
 			req.fail(err)
 			return
 		}
-		defer req.state.gate.leave()
+		req.placed = true
+		defer req.leave()
 	}
 	if s.tracing.On() {
 		var end func(status int)
@@ -377,8 +377,12 @@ func (s *Server) report(req *request) {
 		a.rule, a.denied, a.err = d.Rule, true, denial(req.caller.consumer.Name(), d.Reason)
 	} else {
 		a.rule = d.Rule
-		ctx, cancel := context.WithTimeout(req.ctx(), cmp.Or(req.state.serve.Limits.Timeout, defaultTimeout))
-		defer cancel()
+		ctx, end, err := req.wait()
+		if err != nil {
+			req.fail(err)
+			return
+		}
+		defer end()
 		a.value, a.err = req.caller.view.Report(ctx, a.ref, body.Revision)
 		if e, ok := a.err.(*resolver.RefError); ok {
 			a.err = e.Err
@@ -453,9 +457,13 @@ func (s *Server) revoke(req *request) {
 		req.fail(err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(req.ctx(), cmp.Or(req.state.serve.Limits.Timeout, defaultTimeout))
-	defer cancel()
-	err := req.caller.view.Revoke(ctx, body.Ref)
+	ctx, end, err := req.wait()
+	if err != nil {
+		req.fail(err)
+		return
+	}
+	defer end()
+	err = req.caller.view.Revoke(ctx, body.Ref)
 	if k := s.keeper.Load(); k != nil {
 		if kept := k.Flush(ctx); err == nil {
 			err = kept
@@ -510,7 +518,13 @@ func (s *Server) getSessions(req *request) {
 
 func (s *Server) deleteSession(req *request) {
 	id := strings.TrimPrefix(req.r.URL.Path, "/v1/sessions/")
-	one, err := s.endSession(req.ctx(), id)
+	ctx, end, err := req.wait() // its leases end at their stores
+	if err != nil {
+		req.fail(err)
+		return
+	}
+	defer end()
+	one, err := s.endSession(ctx, id)
 	if one != nil {
 		s.auditSession(one, audit.EventSessionEnd, "ended")
 	}
@@ -607,7 +621,7 @@ func (s *Server) getMetrics(req *request) {
 	req.status = http.StatusOK
 	gate := req.state.gate
 	_, _ = s.metrics.WriteTo(req.w, metrics.Now{
-		Watchers: int(s.watchers.Load()), Sessions: s.sessions.len(), Requests: len(gate.slots), Queued: int(gate.waiting.Load()),
+		Watchers: int(s.watchers.Load()), Sessions: s.sessions.len(), Requests: len(gate.slots) + int(gate.fetches.Load()), Queued: int(gate.waiting.Load()),
 		AuditLost: s.audit.Lost(), SpansLost: s.tracing.Lost(),
 	})
 }

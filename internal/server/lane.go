@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/credresolve/credresolve/internal/listen"
 )
 
 // lane serves the connections of the Unix socket. The one request that programs repeat all day, GET /v1/resolve without a
@@ -214,6 +216,36 @@ func (lc *laneConn) answer() bool {
 		w.out, w.body = nil, nil
 	}
 	return err == nil && !last
+}
+
+// attendEvery is how often a lane looks whether the client of a request that waits for a store is still there.
+const attendEvery = 500 * time.Millisecond
+
+// attend calls left once the client of a lane has gone away, as net/http does for its own. The function that it gives ends that.
+func (c *conn) attend(w http.ResponseWriter, left func()) (stop func()) {
+	socket, ok := listen.Underlying(c.socket).(*net.UnixConn)
+	if _, own := w.(*laneReply); !own || !ok {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	var look func()
+	look = func() {
+		select {
+		case <-ended:
+			return
+		default:
+		}
+		if gone(socket) {
+			left()
+			return
+		}
+		time.AfterFunc(attendEvery, look)
+	}
+	first := time.AfterFunc(attendEvery, look)
+	return func() {
+		first.Stop()
+		close(ended)
+	}
 }
 
 // laneReply is the http.ResponseWriter of a lane.

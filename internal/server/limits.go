@@ -29,11 +29,13 @@ const (
 	defaultGrace       = 10 * time.Second
 )
 
-// gate lets so many requests in at once, and lets so many others wait for their turn.
+// gate lets so many requests in at once, and lets so many others wait for their turn. Who waits for a store, or for its client to
+// read, has no place: one store that hangs, or one client, must not keep the others from what is there.
 type gate struct {
 	slots   chan struct{}
-	waiting atomic.Int64
-	queue   int64
+	waiting atomic.Int64 // for a place
+	fetches atomic.Int64 // requests that wait for a store
+	queue   int64        // how many of either
 }
 
 func newGate(l config.ServeLimits) *gate {
@@ -73,6 +75,46 @@ func (g *gate) enter(ctx context.Context) error {
 const maxQueued = 2 * time.Second
 
 func (g *gate) leave() { <-g.slots }
+
+// fetch counts one request that waits for a store; it reports false when there are too many, else done must be called.
+func (g *gate) fetch() bool {
+	if g.fetches.Add(1) > g.queue {
+		g.fetches.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (g *gate) done() { g.fetches.Add(-1) }
+
+// leave gives up the place of req, if it has one.
+func (req *request) leave() {
+	if req.placed {
+		req.placed = false
+		req.state.gate.leave()
+	}
+}
+
+// wait gives up the place of req, since what follows waits for a store. The context ends with the client, or with the time that
+// a request has. It fails when too many wait; else end must be called.
+func (req *request) wait() (ctx context.Context, end func(), err error) {
+	gate := req.state.gate
+	if !gate.fetch() {
+		return nil, nil, errBusy
+	}
+	req.leave()
+	timeout := cmp.Or(req.state.serve.Limits.Timeout, defaultTimeout)
+	if req.patience > 0 {
+		timeout = min(timeout, req.patience)
+	}
+	ctx, cancel := context.WithTimeout(req.ctx(), timeout)
+	attended := req.conn.attend(req.w, cancel)
+	return ctx, func() {
+		attended()
+		cancel()
+		gate.done()
+	}, nil
+}
 
 // rates bound the refs that each consumer may ask for, however many connections it has.
 type rates struct {

@@ -30,6 +30,7 @@ type request struct {
 	id       string
 	status   int
 	traced   context.Context // nil: not traced
+	placed   bool            // it has a place of the gate
 	patience time.Duration   // for what must be fetched; zero: as the configuration has it
 
 	answers []answer
@@ -144,6 +145,7 @@ func (req *request) write(status int, text []byte) {
 	h["Cache-Control"] = headerNoStore
 	h["Content-Length"] = []string{strconv.Itoa(len(text))}
 	req.status = status
+	req.leave() // the client may read slowly
 	if status != http.StatusOK {
 		req.w.WriteHeader(status)
 	}

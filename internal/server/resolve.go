@@ -1,8 +1,6 @@
 package server
 
 import (
-	"cmp"
-	"context"
 	"strings"
 	"time"
 
@@ -111,18 +109,20 @@ func denial(consumer, reason string) error {
 
 // fetch answers what the cache alone did not.
 func (s *Server) fetch(req *request, answers []answer, missing int, d resolver.Demand) {
-	timeout := cmp.Or(req.state.serve.Limits.Timeout, defaultTimeout)
-	if req.patience > 0 {
-		timeout = min(timeout, req.patience)
-	}
-	ctx, cancel := context.WithTimeout(req.ctx(), timeout)
-	defer cancel()
 	refs, at := make([]credref.Ref, 0, missing), make([]int, 0, missing)
 	for i := range answers {
 		if answers[i].value == nil && answers[i].err == nil {
 			refs, at = append(refs, answers[i].ref), append(at, i)
 		}
 	}
+	ctx, end, err := req.wait()
+	if err != nil {
+		for _, i := range at {
+			answers[i].err = err
+		}
+		return
+	}
+	defer end()
 	for k, o := range req.caller.view.ResolveWith(ctx, refs, d) {
 		a := &answers[at[k]]
 		a.value, a.err = o.Value, o.Err
