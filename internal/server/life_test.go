@@ -184,7 +184,9 @@ func TestStopDoesNotWaitForAHungStore(t *testing.T) {
 		t.Fatalf("status %d", got.status)
 	}
 	answered := make(chan string, 2)
-	go func() { answered <- sc.raw(20*time.Second, "GET /v1/resolve?ref=cred%3A%2F%2Fg%2Fa HTTP/1.1\r\nHost: localhost\r\n\r\n") }()
+	go func() {
+		answered <- sc.raw(20*time.Second, "GET /v1/resolve?ref=cred%3A%2F%2Fg%2Fa HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}()
 	go func() {
 		_, err := sc.client("").Resolve(context.Background(), refOf("cred://g/b"))
 		answered <- string(backend.CodeOf(err))
