@@ -415,15 +415,16 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, ans
 func (c *Client) refused(status int, text []byte) error {
 	var failed ErrorAnswer
 	if json.Unmarshal(text, &failed) != nil || failed.Error.Code == "" {
-		return &refusal{status, c.odd("it answered with status %d", status)}
+		return &refusal{status: status, err: c.odd("it answered with status %d", status), odd: true}
 	}
-	return &refusal{status, failed.Error.Err()}
+	return &refusal{status: status, err: failed.Error.Err()}
 }
 
 // refusal is the error of an answer with another status than success.
 type refusal struct {
 	status int
 	err    error
+	odd    bool // the answer is of no form that a sidecar gives
 }
 
 func (e *refusal) Error() string { return e.err.Error() }

@@ -71,7 +71,7 @@ func (c *Client) watch(ctx context.Context, refs []credref.Ref, out chan<- resol
 		if ctx.Err() != nil {
 			return
 		}
-		if !errors.Is(err, errEnded) && !backend.CodeOf(err).Retryable() {
+		if !mends(err) {
 			for _, ref := range refs {
 				ev := resolver.Event{Ref: ref, Kind: resolver.EventFailed, Time: time.Now(), Err: &resolver.RefError{Ref: ref, Err: err}}
 				select {
@@ -95,6 +95,13 @@ func (c *Client) watch(ctx context.Context, refs []credref.Ref, out chan<- resol
 }
 
 var errEnded = errors.New("the stream ended")
+
+// mends reports whether another try may help after err: the stream ended, the sidecar is away or busy, or something is wrong
+// inside it, such as a full disk under its audit log.
+func mends(err error) bool {
+	var r *refusal
+	return errors.Is(err, errEnded) || backend.CodeOf(err).Retryable() || errors.As(err, &r) && !r.odd && r.status >= http.StatusInternalServerError
+}
 
 // stream passes on the events of one connection.
 func (c *Client) stream(caller context.Context, refs []credref.Ref, last *string, out chan<- resolver.Event) error {

@@ -112,6 +112,7 @@ func TestWatchThatIsRefused(t *testing.T) {
 		"of tomorrow":   {400, `{"error":{"code":"of_tomorrow","message":"m"}}`, false, "of_tomorrow"},
 		"no such error": {500, `v-c4nary`, false, backend.CodeInternal},
 		"a redirect":    {302, `v-c4nary`, false, backend.CodeInternal},
+		"a full disk":   {500, `{"error":{"code":"internal","message":"m"}}`, true, ""},
 		"throttled":     {429, `{"error":{"code":"throttled","message":"m","retry_after_ms":60000}}`, true, ""},
 		"unavailable":   {503, `{"error":{"code":"unavailable","message":"m"}}`, true, ""},
 	} {

@@ -74,7 +74,7 @@ func run(broken, path string) int {
 		_ = f.Close()
 		_ = os.Remove(lock)
 	case is("process/time"):
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(700 * time.Millisecond)
 	case is("process/output"):
 		_, _ = os.Stderr.Write(bytes.Repeat([]byte("noise "), 200_000))
 	case is("process/children"):
