@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/credresolve/credresolve/internal/audit"
 	"github.com/credresolve/credresolve/internal/harden"
 	"github.com/credresolve/credresolve/internal/listen"
+	"github.com/credresolve/credresolve/internal/resident"
 )
 
 func pid() int { return os.Getpid() }
@@ -147,7 +147,7 @@ func (s *Server) become(ctx context.Context) {
 		}
 	}
 	if ctx.Err() == nil {
-		debug.FreeOSMemory() // what the start alone needed
+		resident.Release()
 		_ = s.notify.Ready()
 		s.log.Info("ready")
 		if s.options.Ready != nil {
