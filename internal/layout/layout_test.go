@@ -62,6 +62,7 @@ var allowed = []struct {
 	{who: "adapters/keychain", may: append([]string{"adapters/keychain/internal/*", "adapters/keychain/*"}, leaves...)},
 	{who: "adapters/sidecar", may: append([]string{"client", "resolver", "cache", "credref", "internal/peer"}, leaves...)},
 	{who: "adapters/*", may: leaves},
+	{who: "secretref", may: []string{"backend", "internal/process", "internal/execproto", "internal/safefile"}},
 	{who: "internal/neterr", may: []string{"backend"}},
 	{who: "internal/statedir"},
 	{who: "internal/process"},
