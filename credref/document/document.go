@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/json5"
 )
 
 // Limits of a document where Options leaves them zero.
@@ -122,8 +123,10 @@ func (d *Document) read(f *finder) (err error) {
 	switch d.format {
 	case YAML:
 		err = readYAML(f)
-	case JSON, JSON5:
-		err = readJSON(f, d.format == JSON5)
+	case JSON:
+		err = readJSON(f, json5.JSON)
+	case JSON5:
+		err = readJSON(f, json5.JSON5)
 	case TOML:
 		err = readTOML(f)
 	case Env:

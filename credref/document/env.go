@@ -170,3 +170,7 @@ func (r *envReader) double(b *strings.Builder) bool {
 	}
 	return false
 }
+
+func isAlnum(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
+}

@@ -1,372 +1,49 @@
 package document
 
 import (
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+	"errors"
+
+	"github.com/credresolve/credresolve/internal/json5"
 )
 
-// jsonReader reads JSON, always with comments and trailing commas, and JSON5 when told so, into events.
-type jsonReader struct {
-	f     *finder
-	s     string
-	i     int
-	json5 bool
+// jsonEvents hands what package json5 reads to a finder.
+type jsonEvents struct {
+	f      *finder
+	starts []int // of the open containers
 }
 
-func readJSON(f *finder, json5 bool) error {
-	r := &jsonReader{f: f, s: f.src.text, json5: json5}
-	r.i = len(r.s) - len(strings.TrimPrefix(r.s, bom))
+func readJSON(f *finder, dialect json5.Dialect) error {
 	f.document()
-	if err := r.blank(); err != nil {
-		return err
+	err := json5.Read(f.src.text, dialect, &jsonEvents{f: f})
+	var syntax *json5.SyntaxError
+	if errors.As(err, &syntax) {
+		return &syntaxError{syntax.Offset, syntax.Reason}
 	}
-	if err := r.value(); err != nil {
-		return err
-	}
-	if err := r.blank(); err != nil {
-		return err
-	}
-	if r.i < len(r.s) {
-		return r.fail("something follows the end of the document")
-	}
-	return nil
+	return err
 }
 
-func (r *jsonReader) fail(reason string) error { return &syntaxError{r.i, reason} }
-
-// blank skips white space and comments.
-func (r *jsonReader) blank() error {
-	for r.i < len(r.s) {
-		c := r.s[r.i]
-		switch {
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
-			r.i++
-		case strings.HasPrefix(r.s[r.i:], "//"):
-			if n := strings.IndexAny(r.s[r.i:], "\n\r"); n >= 0 {
-				r.i += n
-			} else {
-				r.i = len(r.s)
-			}
-		case strings.HasPrefix(r.s[r.i:], "/*"):
-			n := strings.Index(r.s[r.i+2:], "*/")
-			if n < 0 {
-				return r.fail("a comment without its end")
-			}
-			r.i += n + 4
-		case r.json5 && (c == '\v' || c == '\f' || c >= utf8.RuneSelf):
-			char, size := utf8.DecodeRuneInString(r.s[r.i:])
-			if char != '\v' && char != '\f' && char != 0xfeff && char != 0x2028 && char != 0x2029 && !unicode.Is(unicode.Zs, char) {
-				return nil
-			}
-			r.i += size
-		default:
-			return nil
-		}
+func (e *jsonEvents) Open(object bool, at int) error {
+	kind := frameList
+	if object {
+		kind = frameMap
 	}
-	return nil
+	e.starts = append(e.starts, at)
+	return e.f.open(kind, at, boxStyle{layout: layoutFlow}, props{after: -1})
 }
 
-func (r *jsonReader) peek() byte {
-	if r.i < len(r.s) {
-		return r.s[r.i]
-	}
-	return 0
+func (e *jsonEvents) Close(end int) {
+	last := len(e.starts) - 1
+	e.f.close(end, span{e.starts[last] + 1, end - 1})
+	e.starts = e.starts[:last]
 }
 
-func (r *jsonReader) value() error {
-	start := r.i
-	none := props{after: -1}
-	switch c := r.peek(); {
-	case c == '{' || c == '[':
-		return r.container(c == '{')
-	case c == '"' || c == '\'' && r.json5:
-		text, err := r.text()
-		if err != nil {
-			return err
-		}
-		return r.f.scalar(scalar{kind: scalarText, text: text, value: span{start, r.i}, props: none})
-	case r.i == len(r.s):
-		return r.fail("a value is missing")
-	}
-	for r.i < len(r.s) && strings.IndexByte("+-._$", r.s[r.i]) >= 0 || r.i < len(r.s) && isAlnum(r.s[r.i]) {
-		r.i++
-	}
-	word := r.s[start:r.i]
-	s := scalar{text: word, value: span{start, r.i}, props: none}
-	switch {
-	case word == "true" || word == "false":
-		s.kind = scalarBool
-	case word == "null":
-		s.kind = scalarNull
-	case isJSONNumber(word) || r.json5 && isJSON5Number(word):
-		s.kind = scalarNumber
-	default:
-		r.i = start
-		if !r.json5 {
-			return r.fail("a value is expected: a string in double quotes, a number, true, false, null, { or [")
-		}
-		return r.fail("a value is expected")
-	}
-	return r.f.scalar(s)
-}
+func (e *jsonEvents) Key(name string, start, _ int) { e.f.key(start, name, start, scalarText) }
+func (e *jsonEvents) Item(at int)                   { e.f.item(at) }
+func (e *jsonEvents) Comma(at int)                  { e.f.comma(at) }
 
-func isAlnum(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
-}
+// jsonScalars are the kinds of scalars by those of package json5.
+var jsonScalars = [...]scalarKind{json5.Null: scalarNull, json5.Bool: scalarBool, json5.Number: scalarNumber, json5.String: scalarText}
 
-func isJSONNumber(s string) bool {
-	s = strings.TrimPrefix(s, "-")
-	digits := func() int {
-		n := 0
-		for n < len(s) && '0' <= s[n] && s[n] <= '9' {
-			n++
-		}
-		return n
-	}
-	n := digits()
-	if n == 0 || n > 1 && s[0] == '0' {
-		return false
-	}
-	s = s[n:]
-	if strings.HasPrefix(s, ".") {
-		s = s[1:]
-		if n = digits(); n == 0 {
-			return false
-		}
-		s = s[n:]
-	}
-	if s != "" && s[0]|0x20 == 'e' {
-		s = s[1:]
-		if s != "" && (s[0] == '+' || s[0] == '-') {
-			s = s[1:]
-		}
-		if n = digits(); n == 0 {
-			return false
-		}
-		s = s[n:]
-	}
-	return s == ""
-}
-
-func isJSON5Number(s string) bool {
-	s = strings.TrimLeft(s[:min(1, len(s))], "+-") + s[min(1, len(s)):]
-	if s == "Infinity" || s == "NaN" {
-		return true
-	}
-	if len(s) > 2 && s[0] == '0' && s[1]|0x20 == 'x' {
-		return strings.Trim(s[2:], "0123456789abcdefABCDEF") == ""
-	}
-	if len(s) > 1 && s[0] == '0' && '0' <= s[1] && s[1] <= '9' {
-		return false
-	}
-	if s == "" || strings.Trim(s, "0123456789.eE+-") != "" || !strings.ContainsAny(s, "0123456789") || s[0] == '+' || s[0] == '-' {
-		return false
-	}
-	_, err := strconv.ParseFloat(s, 64)
-	return err == nil || strings.HasSuffix(err.Error(), strconv.ErrRange.Error())
-}
-
-// container reads an object or an array. It calls itself through value, no deeper than the finder allows.
-func (r *jsonReader) container(isMap bool) error {
-	kind, end := frameList, byte(']')
-	if isMap {
-		kind, end = frameMap, '}'
-	}
-	start := r.i
-	if err := r.f.open(kind, start, boxStyle{layout: layoutFlow}, props{after: -1}); err != nil {
-		return err
-	}
-	r.i++
-	for {
-		if err := r.blank(); err != nil {
-			return err
-		}
-		if r.peek() == end {
-			r.i++
-			r.f.close(r.i, span{start + 1, r.i - 1})
-			return nil
-		}
-		if isMap {
-			if err := r.member(); err != nil {
-				return err
-			}
-		} else {
-			r.f.item(r.i)
-		}
-		if err := r.value(); err != nil {
-			return err
-		}
-		if err := r.blank(); err != nil {
-			return err
-		}
-		switch {
-		case r.peek() == ',':
-			r.f.comma(r.i)
-			r.i++
-		case r.peek() != end && r.i == len(r.s):
-			return &syntaxError{start, "a { or [ without its end"}
-		case r.peek() != end:
-			return r.fail("a comma or the end of the list or object is expected")
-		}
-	}
-}
-
-// member reads a key and its colon.
-func (r *jsonReader) member() error {
-	start := r.i
-	var key string
-	var err error
-	switch c := r.peek(); {
-	case c == '"' || c == '\'' && r.json5:
-		key, err = r.text()
-	case r.i == len(r.s):
-		return r.fail("an object without its end")
-	case r.json5:
-		key, err = r.identifier()
-	default:
-		return r.fail("a key in double quotes is expected")
-	}
-	if err != nil {
-		return err
-	}
-	r.f.key(start, key, start, scalarText)
-	if err := r.blank(); err != nil {
-		return err
-	}
-	if r.peek() != ':' {
-		return r.fail("a colon is expected after a key")
-	}
-	r.i++
-	return r.blank()
-}
-
-// identifier reads a key of JSON5 without quotes.
-func (r *jsonReader) identifier() (string, error) {
-	start := r.i
-	escaped := false
-	for r.i < len(r.s) {
-		char, size := utf8.DecodeRuneInString(r.s[r.i:])
-		if char == '\\' {
-			escaped = true
-		} else if char != '$' && char != '_' && !unicode.IsLetter(char) && char != 0x200c && char != 0x200d &&
-			(r.i == start || !unicode.In(char, unicode.Nd, unicode.Mn, unicode.Mc, unicode.Pc)) {
-			break
-		}
-		r.i += size
-	}
-	if r.i == start {
-		return "", r.fail("a key is expected")
-	}
-	if !escaped {
-		return r.s[start:r.i], nil
-	}
-	key, err := r.unescape(r.s[start:r.i], start)
-	return key, err
-}
-
-// text reads a string and gives what it says.
-func (r *jsonReader) text() (string, error) {
-	quote, start := r.s[r.i], r.i+1
-	escaped := false
-	for i := start; i < len(r.s); i++ {
-		switch c := r.s[i]; {
-		case c == quote:
-			r.i = i + 1
-			if !escaped {
-				return r.s[start:i], nil
-			}
-			return r.unescape(r.s[start:i], start)
-		case c == '\\':
-			escaped = true
-			i++
-			if i < len(r.s) && r.s[i] == '\r' && r.json5 && strings.HasPrefix(r.s[i+1:], "\n") {
-				i++
-			}
-		case c == '\n' || c == '\r' || c < 0x20 && !r.json5:
-			r.i = i
-			return "", r.fail("a control character or the end of the line within a string")
-		}
-	}
-	r.i = start - 1
-	return "", r.fail("a string without its end")
-}
-
-func (r *jsonReader) unescape(s string, at int) (string, error) {
-	var b strings.Builder
-	b.Grow(len(s))
-	bad := func(i int) (string, error) { return "", &syntaxError{at + i, "an unknown escape"} }
-	for i := 0; i < len(s); i++ {
-		if s[i] != '\\' {
-			b.WriteByte(s[i])
-			continue
-		}
-		i++
-		if i == len(s) {
-			return bad(i - 1)
-		}
-		const names, values = "bfnrt\"\\/", "\b\f\n\r\t\"\\/"
-		switch c := s[i]; {
-		case strings.IndexByte(names, c) >= 0:
-			b.WriteByte(values[strings.IndexByte(names, c)])
-		case c == 'u':
-			char, ok := hexadecimal(s, i+1, 4)
-			if !ok {
-				return bad(i - 1)
-			}
-			i += 4
-			if 0xd800 <= char && char < 0xdc00 && strings.HasPrefix(s[i+1:], `\u`) {
-				if low, ok := hexadecimal(s, i+3, 4); ok && 0xdc00 <= low && low < 0xe000 {
-					char = (char-0xd800)<<10 + (low - 0xdc00) + 0x10000
-					i += 6
-				}
-			}
-			b.WriteRune(char)
-		case !r.json5 || '1' <= c && c <= '9':
-			return bad(i - 1)
-		case c == 'x':
-			char, ok := hexadecimal(s, i+1, 2)
-			if !ok {
-				return bad(i - 1)
-			}
-			i += 2
-			b.WriteRune(char)
-		case c == 'v':
-			b.WriteByte('\v')
-		case c == '0':
-			b.WriteByte(0)
-		case c == '\n':
-		case c == '\r':
-			if strings.HasPrefix(s[i+1:], "\n") {
-				i++
-			}
-		default:
-			char, size := utf8.DecodeRuneInString(s[i:])
-			if char != 0x2028 && char != 0x2029 {
-				b.WriteString(s[i : i+size])
-			}
-			i += size - 1
-		}
-	}
-	return b.String(), nil
-}
-
-// hexadecimal reads n digits of s from i on.
-func hexadecimal(s string, i, n int) (rune, bool) {
-	if i+n > len(s) {
-		return 0, false
-	}
-	var char rune
-	for _, c := range []byte(s[i : i+n]) {
-		switch {
-		case '0' <= c && c <= '9':
-			char = char<<4 | rune(c-'0')
-		case 'a' <= c|0x20 && c|0x20 <= 'f':
-			char = char<<4 | rune(c|0x20-'a'+10)
-		default:
-			return 0, false
-		}
-	}
-	return char, true
+func (e *jsonEvents) Scalar(kind json5.Kind, text string, start, end int) error {
+	return e.f.scalar(scalar{kind: jsonScalars[kind], text: text, value: span{start, end}, props: props{after: -1}})
 }

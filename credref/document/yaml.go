@@ -1249,3 +1249,22 @@ func plainKind(s string) scalarKind {
 	}
 	return scalarNumber
 }
+
+// hexadecimal reads n digits of s from i on.
+func hexadecimal(s string, i, n int) (rune, bool) {
+	if i+n > len(s) {
+		return 0, false
+	}
+	var char rune
+	for _, c := range []byte(s[i : i+n]) {
+		switch {
+		case '0' <= c && c <= '9':
+			char = char<<4 | rune(c-'0')
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			char = char<<4 | rune(c|0x20-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return char, true
+}
