@@ -445,7 +445,7 @@ func (f *finding) addSandbox(a agent, off string) {
 }
 
 func (f *finding) mediaModel() {
-	entry := f.at(5)
+	entry := f.at(4)
 	var on, known bool
 	list, _ := entry["capabilities"].([]any)
 	for _, c := range list {
