@@ -30,6 +30,9 @@ type Node struct {
 	Text       string   // of a String what it says; of a Number, Bool or Null as it is written
 	Members    []Member // of an Object, in their order; a key may be there twice
 	Items      []*Node  // of an Array
+
+	commas []int // after the Items, -1 for none
+	was    *Node // in a tree that is to be: the value whose place this one takes
 }
 
 // Member is a key of an object and its value.
@@ -38,6 +41,24 @@ type Member struct {
 	KeyStart, KeyEnd int // with the quotes
 	Value            *Node
 	comma            int // the comma after it, -1 for none
+}
+
+// entry is a member or an item, to one that changes either.
+type entry struct {
+	start, end, comma int
+	value             *Node
+}
+
+// entries gives what a container holds, in order.
+func (n *Node) entries() []entry {
+	out := make([]entry, 0, len(n.Members)+len(n.Items))
+	for _, m := range n.Members {
+		out = append(out, entry{m.KeyStart, m.Value.End, m.comma, m.Value})
+	}
+	for i, item := range n.Items {
+		out = append(out, entry{item.Start, item.End, n.commas[i], item})
+	}
+	return out
 }
 
 // Parse reads src, which is JSON5 in UTF-8. Its errors begin with line and column, "3:14: ", and hold nothing of the content.
@@ -103,6 +124,7 @@ func (b *builder) add(n *Node) error {
 		top.Members[len(top.Members)-1].Value = n
 	} else {
 		top.Items = append(top.Items, n)
+		top.commas = append(top.commas, -1)
 	}
 	return b.count(n.Start)
 }
@@ -144,6 +166,8 @@ func (b *builder) Item(int) {}
 func (b *builder) Comma(at int) {
 	if top := b.stack[len(b.stack)-1]; top.Kind == Object {
 		top.Members[len(top.Members)-1].comma = at
+	} else {
+		top.commas[len(top.commas)-1] = at
 	}
 }
 
