@@ -1,8 +1,16 @@
 package secretref
 
-import "time"
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
 
-// Config is what the "secrets" section of an OpenClaw document says.
+// Config is what the "secrets" section of an OpenClaw document says. The zero Config has the built-in provider of source env
+// alone. It must not be changed while it is used.
 type Config struct {
 	Providers map[string]Provider
 	Defaults  Defaults
@@ -10,14 +18,25 @@ type Config struct {
 	Limits    Limits
 }
 
-// Limits bound a pass. A zero field is the default.
+// Limits bound a pass. A zero field is the default. OpenClaw's own configuration sets them up to 2026.7 alone.
 type Limits struct {
 	Concurrency     int // providers asked at once; 4
 	RefsPerProvider int // 512
 	BatchBytes      int // bytes of the request to a program; 262144
 }
 
-// Provider is one entry of "providers": the one member that its Source names is set; of Store none.
+func (l Limits) concurrency() int     { return orDefault(l.Concurrency, 4) }
+func (l Limits) refsPerProvider() int { return orDefault(l.RefsPerProvider, 512) }
+func (l Limits) batchBytes() int      { return orDefault(l.BatchBytes, 256<<10) }
+
+func orDefault[T int | int64 | time.Duration](value, otherwise T) T {
+	if value <= 0 {
+		return otherwise
+	}
+	return value
+}
+
+// Provider is one entry of "providers". The one member that its Source names is set; of Store none.
 type Provider struct {
 	Source Source
 	Env    *EnvProvider
@@ -25,50 +44,21 @@ type Provider struct {
 	Exec   *ExecProvider
 }
 
-// EnvProvider reads environment variables.
-type EnvProvider struct {
-	// Allowlist are the names that may be read. Nil: all; empty: none.
-	Allowlist []string
+// Variables are environment variables with their values, which may be secrets: they print as their names.
+type Variables map[string]string
+
+// Format writes the names.
+func (v Variables) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, strings.Join(slices.Sorted(maps.Keys(v)), ","))
 }
 
-// FileMode says what a file provider's file holds.
-type FileMode string
-
-// The modes.
-const (
-	ModeJSON        FileMode = "json"
-	ModeSingleValue FileMode = "singleValue"
-)
-
-// FileProvider reads one file.
-type FileProvider struct {
-	Path     string
-	Mode     FileMode      // empty: ModeJSON
-	Timeout  time.Duration // zero: 5 s
-	MaxBytes int64         // zero: 1 MiB
-	// AllowInsecurePath lifts checks of the path; Compat 2026.3.2 alone.
-	AllowInsecurePath bool
-}
-
-// ExecProvider asks a program.
-type ExecProvider struct {
-	Command         string
-	Args            []string
-	Env             map[string]string
-	PassEnv         []string
-	Timeout         time.Duration // zero: 5 s
-	NoOutputTimeout time.Duration // zero: Timeout
-	MaxOutputBytes  int64         // zero: 1 MiB
-	AllowText       bool          // jsonOnly: false
-	TrustedDirs     []string
-	// AllowSymlinkCommand and AllowInsecurePath lift checks of the path; Compat 2026.3.2 alone.
-	AllowSymlinkCommand, AllowInsecurePath bool
-	// Plugin is set when a plugin of OpenClaw, which this package cannot start, provides the program.
-	Plugin *PluginIntegration
-}
-
-// PluginIntegration names a preset of a plugin.
+// PluginIntegration names the preset of a plugin of OpenClaw.
 type PluginIntegration struct{ PluginID, IntegrationID string }
 
-// DecodeConfig reads the decoded JSON value of a document's "secrets" key. Nil gives the zero Config.
-func DecodeConfig(secrets any, c Compat) (Config, error) { return Config{Compat: c}, nil }
+const (
+	defaultTimeout  = 5 * time.Second
+	defaultMaxBytes = 1 << 20
+	// greatestTimeout and greatestBytes bound what a configuration may set.
+	greatestTimeout = 120000 // ms
+	greatestBytes   = 20 << 20
+)

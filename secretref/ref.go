@@ -1,6 +1,7 @@
 package secretref
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -17,15 +18,22 @@ const (
 	Store Source = "store"
 )
 
-// Ref is a SecretRef: a pointer to a secret, never the secret itself. It is comparable and can key a map.
+// Ref is a SecretRef: a pointer to a secret, never the secret itself. It is comparable and can key a map. The zero Ref is not
+// valid.
 type Ref struct {
 	Source   Source `json:"source"`
 	Provider string `json:"provider"`
 	ID       string `json:"id"`
 }
 
-// Key is the text under which OpenClaw files a Ref: "source:provider:id". It may be shown.
+// Key is the text under which OpenClaw files a Ref: "source:provider:id". It is no secret.
 func (r Ref) Key() string { return string(r.Source) + ":" + r.Provider + ":" + r.ID }
+
+// trimmed is r as providers see it: OpenClaw takes the white space off an id before it uses it, and not before it files it.
+func (r Ref) trimmed() Ref {
+	r.ID = trim(r.ID)
+	return r
+}
 
 // Compat is the release of OpenClaw whose rules hold where releases differ. The zero Compat is Newest.
 type Compat string
@@ -36,7 +44,18 @@ const (
 	V2026_3_2 Compat = "2026.3.2" // where SecretRef was introduced
 )
 
-// DefaultAlias is the provider that a Ref without one has, where the configuration names no other.
+// ParseCompat reads the name of a release: "" or "newest", or "2026.3.2".
+func ParseCompat(s string) (Compat, error) {
+	switch s {
+	case "", "newest":
+		return Newest, nil
+	case string(V2026_3_2):
+		return V2026_3_2, nil
+	}
+	return Newest, errors.New(`unknown release; write "newest" or "2026.3.2"`)
+}
+
+// DefaultAlias is the provider of a ref that names none, where the configuration names no other.
 const DefaultAlias = "default"
 
 // Defaults are the providers of refs that name none, by source. An empty one is DefaultAlias.
@@ -55,7 +74,7 @@ func (d Defaults) Of(s Source) string {
 	case Store:
 		alias = d.Store
 	}
-	if alias == "" {
+	if alias = trim(alias); alias == "" {
 		return DefaultAlias
 	}
 	return alias
@@ -79,19 +98,25 @@ var (
 	oldExecPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}$`)
 )
 
-// FromObject gives the ref that an object is, if it is one by its shape. keys are its string members; others says that it
-// has members beside these.
+// singleValueID is the one id of a file that is one value.
+const singleValueID = "value"
+
+// ValidAlias reports whether name can name a provider.
+func ValidAlias(name string) bool { return aliasPattern.MatchString(name) }
+
+// FromObject gives the ref that an object is, by its shape alone: Check says whether it is well formed. keys are its members
+// that are strings; others says that it has members beside these.
 func (g Grammar) FromObject(keys map[string]string, others bool) (Ref, bool) {
 	if others {
 		return Ref{}, false
 	}
 	source, id := Source(keys["source"]), keys["id"]
-	if strings.TrimSpace(id) == "" || !g.knows(source) {
+	if trim(id) == "" || !g.knows(source) {
 		return Ref{}, false
 	}
 	provider, given := keys["provider"]
 	switch {
-	case len(keys) == 3 && given && strings.TrimSpace(provider) != "":
+	case len(keys) == 3 && given && trim(provider) != "":
 		return Ref{source, provider, id}, true
 	case len(keys) == 2 && !given && g.Shorthands:
 		return Ref{source, g.Defaults.Of(source), id}, true
@@ -109,12 +134,13 @@ func (g Grammar) knows(s Source) bool {
 	return false
 }
 
-// FromString gives the ref that a shorthand is. Without Shorthands no text is one.
+// FromString gives the ref that a shorthand is: a text that is "${NAME}" or "$NAME" as a whole, but for white space around it.
+// Without Shorthands no text is one.
 func (g Grammar) FromString(s string) (Ref, bool) {
 	if !g.Shorthands {
 		return Ref{}, false
 	}
-	s = strings.TrimSpace(s)
+	s = trim(s)
 	m := bracedShorthand.FindStringSubmatch(s)
 	if m == nil && g.Compat == Newest {
 		m = plainShorthand.FindStringSubmatch(s)
@@ -131,10 +157,13 @@ func (g Grammar) FromValue(v any) (Ref, bool) {
 	case string:
 		return g.FromString(v)
 	case map[string]any:
+		if len(v) > 3 {
+			return Ref{}, false
+		}
 		keys := make(map[string]string, 3)
 		for key, member := range v {
 			text, ok := member.(string)
-			if !ok || len(keys) == 3 {
+			if !ok {
 				return Ref{}, false
 			}
 			keys[key] = text
@@ -144,24 +173,89 @@ func (g Grammar) FromValue(v any) (Ref, bool) {
 	return Ref{}, false
 }
 
-// Check reports what is wrong with the provider or the id of r.
+// ErrForeign is in the error of a ref into OpenClaw's own database.
+var ErrForeign = errors.New("the ref leads into OpenClaw's own store, which only OpenClaw reads; point it at an env, file or exec provider")
+
+// Check reports what is wrong with the provider or the id of r, in OpenClaw's words, or ErrForeign when r leads into
+// OpenClaw's store. White space around an id is no fault.
 func (g Grammar) Check(r Ref) error {
-	if !aliasPattern.MatchString(r.Provider) {
-		return fmt.Errorf("Secret reference provider must match /%s/ (ref: %s).", aliasPattern, r.Key()) //nolint:staticcheck // OpenClaw's text
+	r = r.trimmed()
+	wrong := func(rule string) error { return fmt.Errorf("%s (ref: %s).", rule, visible(r.Key())) } //nolint:staticcheck // OpenClaw's text
+	switch {
+	case r.ID == "":
+		return errors.New("Secret reference id is empty.") //nolint:staticcheck // OpenClaw's text
+	case !ValidAlias(r.Provider):
+		return wrong("Secret reference provider must match /" + aliasPattern.String() + "/")
+	}
+	switch r.Source {
+	case Env:
+		if !namePattern.MatchString(r.ID) {
+			return wrong("Env secret reference id must match /" + namePattern.String() + "/")
+		}
+	case File:
+		if !validFileID(r.ID) {
+			return wrong(`File secret reference id must be an absolute JSON pointer or "value"`)
+		}
+	case Exec:
+		return g.checkExecID(r.ID, wrong)
+	case Store:
+		if !namePattern.MatchString(r.ID) {
+			return wrong("Store secret reference id must match /" + namePattern.String() + "/")
+		}
+		return fmt.Errorf("%w (ref: %s)", ErrForeign, r.Key())
+	default:
+		return wrong("Secret reference source must be env, file, exec or store")
 	}
 	return nil
 }
 
+func (g Grammar) checkExecID(id string, wrong func(string) error) error {
+	if g.Compat == V2026_3_2 {
+		if !oldExecPattern.MatchString(id) {
+			return wrong("Exec secret reference id must match /" + oldExecPattern.String() + `/ (example: "vault/openai/api-key").`)
+		}
+		return nil
+	}
+	valid := execPattern.MatchString(id)
+	for segment := range strings.SplitSeq(id, "/") {
+		valid = valid && segment != "." && segment != ".."
+	}
+	if !valid {
+		return wrong("Exec secret reference id must match /" + execPattern.String() +
+			`/ and must not include "." or ".." path segments (example: "vault/openai/api-key" or "aws/secret#json_key").`)
+	}
+	return nil
+}
+
+// validFileID reports whether id is "value" or a JSON pointer whose every ~ starts ~0 or ~1.
+func validFileID(id string) bool {
+	if id == singleValueID {
+		return true
+	}
+	if !strings.HasPrefix(id, "/") {
+		return false
+	}
+	for _, rest := range strings.Split(id, "~")[1:] {
+		if rest == "" || rest[0] != '0' && rest[0] != '1' {
+			return false
+		}
+	}
+	return true
+}
+
 // Retired reports whether s is a marker that older releases of OpenClaw wrote in the place of a secret. It is never a ref.
 func Retired(s string) bool {
-	s = strings.TrimSpace(s)
+	s = trim(s)
 	return strings.HasPrefix(s, "secretref-env:") || strings.HasPrefix(s, "__env__:")
 }
 
-// Placeholder reports whether s is what a redacted output has in the place of a secret.
-func Placeholder(s string) bool { return placeholders[strings.TrimSpace(s)] }
+// reserved is the one text that already release 2026.3.2 kept for what it had redacted.
+const reserved = "__OPENCLAW_REDACTED__"
 
 var placeholders = map[string]bool{
-	"__OPENCLAW_REDACTED__": true, "REDACTED": true, "xoxb-REDACTED": true, "xapp-REDACTED": true, "***": true,
+	reserved: true, "REDACTED": true, "xoxb-REDACTED": true, "xapp-REDACTED": true, "***": true,
 	"[redacted]": true, "[REDACTED]": true, "<redacted>": true, "[REDACTED_PRIVATE_KEY]": true, "[REDACTED CREDENTIAL]": true,
 }
+
+// Placeholder reports whether s is what a redacted output has in the place of a secret.
+func Placeholder(s string) bool { return placeholders[trim(s)] }

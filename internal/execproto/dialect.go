@@ -23,6 +23,8 @@ type Dialect struct {
 	// ReplaceInvalid takes a response that is not valid UTF-8, with U+FFFD in the place of what is invalid, as JavaScript
 	// does. Otherwise such a response is InvalidText, since a secret would come out altered.
 	ReplaceInvalid bool
+	// NullFails takes null in "errors" for a failure of its id. Otherwise it says nothing.
+	NullFails bool
 }
 
 // Answer is what a response says of one id: a failure, a value, or neither. The zero Answer is an id that the response does
@@ -133,7 +135,7 @@ func (d Dialect) DecodeResponse(response []byte, ids []string) ([]Answer, error)
 	}
 	var version float64
 	var values, failures []byte
-	for key, value := range members(text) { // of duplicates the last counts
+	for key, value := range Members(text) { // of duplicates the last counts
 		switch key {
 		case "protocolVersion":
 			version = 0
@@ -155,19 +157,19 @@ func (d Dialect) DecodeResponse(response []byte, ids []string) ([]Answer, error)
 	for _, id := range ids {
 		valueOf[id] = nil
 	}
-	for id, value := range members(values) {
+	for id, value := range Members(values) {
 		if _, asked := valueOf[id]; asked {
 			valueOf[id] = value
 		}
 	}
-	for id, failure := range members(failures) {
+	for id, failure := range Members(failures) {
 		if _, asked := valueOf[id]; asked {
 			failureOf[id] = failure
 		}
 	}
 	answers := make([]Answer, len(ids))
 	for i, id := range ids {
-		if failure := failureOf[id]; failure != nil && string(failure) != "null" {
+		if failure := failureOf[id]; failure != nil && (d.NullFails || string(failure) != "null") {
 			answers[i] = d.failure(failure)
 		} else if value := valueOf[id]; value != nil {
 			answers[i] = answer(value)
@@ -178,7 +180,7 @@ func (d Dialect) DecodeResponse(response []byte, ids []string) ([]Answer, error)
 
 func (d Dialect) failure(value []byte) Answer {
 	a := Answer{Failed: true}
-	for key, value := range members(value) {
+	for key, value := range Members(value) {
 		switch key {
 		case "code":
 			var code string

@@ -10,6 +10,6 @@
 //	{"protocolVersion":1,"values":{"a":"…"},"errors":{"b":{"code":"NOT_FOUND"}}}
 //
 // White space and a byte order mark around the response are ignored, and so are keys and ids that nobody asked for. "values"
-// is always there, an object. An id in "errors" has failed, whatever "values" says; null there is no error. Of an error only
+// is always there, an object. An id in "errors" has failed, whatever "values" says; null there is no error unless the Dialect says so. Of an error only
 // "code", when it is one that the Dialect knows, and "retryAfterMs" are kept: other text of the program is not passed on.
 package execproto

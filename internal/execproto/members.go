@@ -6,9 +6,9 @@ import (
 	"iter"
 )
 
-// members yields the members of object, which is valid JSON: each key, and its value's text, which is a part of object. It
-// copies no value and decodes none; a response has thousands. Of what is no object it yields nothing.
-func members(object []byte) iter.Seq2[string, []byte] {
+// Members yields the members of object, which is valid JSON without space around it: each key, and its value's text, which is
+// a part of object. It copies no value and decodes none; a response has thousands. Of what is no object it yields nothing.
+func Members(object []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		if len(object) == 0 || object[0] != '{' {
 			return
@@ -24,6 +24,25 @@ func members(object []byte) iter.Seq2[string, []byte] {
 			}
 			if i = space(object, end); object[i] == ',' {
 				i = space(object, i+1)
+			}
+		}
+	}
+}
+
+// Items yields the items of array, which is valid JSON without space around it: the text of each, which is a part of array. Of
+// what is no array it yields nothing.
+func Items(array []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if len(array) == 0 || array[0] != '[' {
+			return
+		}
+		for i := space(array, 1); array[i] != ']'; {
+			end := valueEnd(array, i)
+			if !yield(array[i:end]) {
+				return
+			}
+			if i = space(array, end); array[i] == ',' {
+				i = space(array, i+1)
 			}
 		}
 	}
