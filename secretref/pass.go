@@ -58,13 +58,13 @@ func Resolve(ctx context.Context, c Config, h Host, refs []Ref) []Outcome {
 		if outcomes[i].Err != nil {
 			continue
 		}
-		a := groups[groupKey{r.Source, r.Provider}].answers[trim(r.ID)]
+		a := groups[providerKey{r.Source, r.Provider}].answers[trim(r.ID)]
 		outcomes[i].Value, outcomes[i].Err = a.value, a.err
 	}
 	return outcomes
 }
 
-type groupKey struct {
+type providerKey struct {
 	source   Source
 	provider string
 }
@@ -83,9 +83,9 @@ type asking struct {
 }
 
 // groupRefs sorts refs by provider, each id once, in the order of refs. What is not well formed gets its Outcome at once.
-func groupRefs(c Config, refs []Ref, outcomes []Outcome) (groups map[groupKey]*asking, inOrder []*asking) {
+func groupRefs(c Config, refs []Ref, outcomes []Outcome) (groups map[providerKey]*asking, inOrder []*asking) {
 	grammar := Grammar{Compat: c.Compat}
-	groups = make(map[groupKey]*asking)
+	groups = make(map[providerKey]*asking)
 	seen := make(map[Ref]bool, len(refs))
 	for i, r := range refs {
 		outcomes[i].Ref = r
@@ -97,7 +97,7 @@ func groupRefs(c Config, refs []Ref, outcomes []Outcome) (groups map[groupKey]*a
 			continue
 		}
 		seen[r] = true
-		key := groupKey{r.Source, r.Provider}
+		key := providerKey{r.Source, r.Provider}
 		g := groups[key]
 		if g == nil {
 			g = &asking{group: group{source: r.Source, provider: r.Provider}, answers: make(map[string]answer)}
