@@ -1,12 +1,11 @@
 package secretref
 
 import (
-	"fmt"
-	"io"
 	"maps"
-	"slices"
-	"strings"
+	"reflect"
 	"time"
+
+	"github.com/credresolve/credresolve/backend"
 )
 
 // Config is what the "secrets" section of an OpenClaw document says. The zero Config has the built-in provider of source env
@@ -44,12 +43,19 @@ type Provider struct {
 	Exec   *ExecProvider
 }
 
-// Variables are environment variables with their values, which may be secrets: they print as their names.
-type Variables map[string]string
-
-// Format writes the names.
-func (v Variables) Format(f fmt.State, _ rune) {
-	_, _ = io.WriteString(f, strings.Join(slices.Sorted(maps.Keys(v)), ","))
+// Equal reports whether p and q are the same definition, so that what one gave may stand for what the other would.
+func (p Provider) Equal(q Provider) bool {
+	if p.Source != q.Source || !reflect.DeepEqual(p.Env, q.Env) || !reflect.DeepEqual(p.File, q.File) || (p.Exec == nil) != (q.Exec == nil) {
+		return false
+	}
+	if p.Exec == nil {
+		return true
+	}
+	// A Secret's bytes are behind a closure, and no two of those are equal.
+	x, y := *p.Exec, *q.Exec
+	same := maps.EqualFunc(x.Env, y.Env, backend.Secret.Equal) && (x.Env == nil) == (y.Env == nil)
+	x.Env, y.Env = nil, nil
+	return same && reflect.DeepEqual(x, y)
 }
 
 // PluginIntegration names the preset of a plugin of OpenClaw.

@@ -212,9 +212,9 @@ func (d *decoder) exec(o object) *ExecProvider {
 	}
 	if v, ok := o.members["env"]; ok {
 		env := d.object(o.at("env"), v)
-		p.Env = make(Variables, len(env.members))
+		p.Env = make(map[string]backend.Secret, len(env.members))
 		for name := range env.members {
-			p.Env[name] = d.text(env, name)
+			p.Env[name] = backend.NewSecretString(d.text(env, name))
 		}
 	}
 	return p

@@ -23,8 +23,8 @@ type ExecProvider struct {
 	// Command is the absolute path of the program's file.
 	Command string
 	Args    []string
-	// Env wins over PassEnv.
-	Env     Variables
+	// Env wins over PassEnv. Its values are as good as secrets.
+	Env     map[string]backend.Secret
 	PassEnv []string      // a variable that is not set is left out
 	Timeout time.Duration // zero: 5 s
 	// NoOutputTimeout bounds the time in which the program writes nothing, neither to standard output nor to standard error.
@@ -149,7 +149,9 @@ func (p *ExecProvider) environment(c Config, h Host) []string {
 			values[name] = value
 		}
 	}
-	maps.Copy(values, p.Env)
+	for name, value := range p.Env {
+		_ = value.Use(func(text []byte) error { values[name] = string(text); return nil })
+	}
 	if c.Compat == Newest {
 		values[marker] = "1"
 	}

@@ -60,7 +60,7 @@ func (p *FileProvider) resolve(ctx context.Context, g *group, c Config, h Host) 
 		}
 		return answers, nil
 	}
-	switch text = bytes.Trim(text, " \t\r\n"); {
+	switch text = trimJSON(text); {
 	case !json.Valid(text):
 		return nil, g.failf(ProviderUnavailable, "File provider %q payload is not valid JSON.", g.provider)
 	case text[0] != '{':
@@ -77,6 +77,9 @@ func (p *FileProvider) resolve(ctx context.Context, g *group, c Config, h Host) 
 	}
 	return answers, nil
 }
+
+// trimJSON takes the white space off that JSON has around a value.
+func trimJSON(text []byte) []byte { return bytes.Trim(text, " \t\r\n") }
 
 // read gives the content, which the caller zeroes.
 func (p *FileProvider) read(ctx context.Context, g *group, c Config, h Host) ([]byte, error) {

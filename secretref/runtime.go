@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -401,7 +400,7 @@ func (s *Snapshot) lastGood(g *ownerGroup, targets []Target, before *Snapshot) m
 func sameProvider(a, b Config, alias string) bool {
 	x, inA := a.Providers[alias]
 	y, inB := b.Providers[alias]
-	return inA == inB && reflect.DeepEqual(x, y)
+	return inA == inB && x.Equal(y)
 }
 
 // emitPublished tells what a published activation gave.
