@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -226,9 +225,6 @@ func (c contractCase) reasons(t *testing.T) {
 }
 
 func (c contractCase) pass(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("owner and mode are Unix's")
-	}
 	if c.Skip == "root" && os.Geteuid() != 0 {
 		t.Skip("needs root, who alone gives files away")
 	}

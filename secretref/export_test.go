@@ -1,10 +1,12 @@
 package secretref
 
+import "errors"
+
 // FindInJSON follows a pointer into a JSON text, as a file provider does.
 func FindInJSON(text []byte, pointer string, c Compat) ([]byte, error) {
-	n, err := (&node{text: trimJSON(text)}).find(pointer, c)
-	if err != nil {
-		return nil, err
+	n, missing := (&node{text: trimJSON(text)}).find(pointer, c)
+	if n == nil {
+		return nil, errors.New(missing)
 	}
 	return n.text, nil
 }

@@ -68,12 +68,11 @@ func (p *FileProvider) resolve(ctx context.Context, g *group, c Config, h Host) 
 	}
 	root := &node{text: text}
 	for i, id := range g.ids {
-		at, err := root.find(id, c.Compat)
-		if err != nil {
-			answers[i].err = g.refuse(RefNotFound, id, "%s", err)
-			continue
+		if at, missing := root.find(id, c.Compat); at != nil {
+			answers[i].value = backend.SecretFromJSON(at.text)
+		} else {
+			answers[i].err = g.refuse(RefNotFound, id, "%s", missing)
 		}
-		answers[i].value = backend.SecretFromJSON(at.text)
 	}
 	return answers, nil
 }

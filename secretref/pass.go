@@ -31,7 +31,7 @@ type Outcome struct {
 	Ref Ref
 	// Value is the text of a string. IsJSON tells the JSON text of another value: a number, true, an object, null.
 	Value backend.Secret
-	// Err is an *Error, what Grammar.Check says of the ref, or the context's error.
+	// Err is an *Error, what Grammar.Check says of the ref (a *RefError or ErrForeign), or the context's error.
 	Err error
 }
 

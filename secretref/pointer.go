@@ -1,7 +1,6 @@
 package secretref
 
 import (
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -38,11 +37,11 @@ func (n *node) open() {
 
 var unescape = strings.NewReplacer("~1", "/", "~0", "~")
 
-// find follows a JSON pointer. Its error is OpenClaw's sentence and names the segment that leads nowhere.
-func (n *node) find(pointer string, c Compat) (*node, error) {
+// find follows a JSON pointer. Where it leads nowhere, missing is OpenClaw's sentence about the segment that does.
+func (n *node) find(pointer string, c Compat) (found *node, missing string) {
 	path, absolute := strings.CutPrefix(pointer, "/")
 	if !absolute {
-		return nil, fmt.Errorf(`File-backed secret ids must be absolute JSON pointers (for example: "/providers/openai/apiKey").`) //nolint:staticcheck // OpenClaw's text
+		return nil, `File-backed secret ids must be absolute JSON pointers (for example: "/providers/openai/apiKey").`
 	}
 	for segment := range strings.SplitSeq(path, "/") {
 		segment = unescape.Replace(segment)
@@ -50,18 +49,18 @@ func (n *node) find(pointer string, c Compat) (*node, error) {
 		if n.text[0] == '[' {
 			index := arrayIndex(segment, c)
 			if index < 0 || index >= len(n.items) {
-				return nil, fmt.Errorf(`JSON pointer segment "%s" is out of bounds.`, visible(segment)) //nolint:staticcheck // OpenClaw's text
+				return nil, `JSON pointer segment "` + visible(segment) + `" is out of bounds.`
 			}
 			n = n.items[index]
 			continue
 		}
 		next, ok := n.members[segment]
 		if !ok {
-			return nil, fmt.Errorf(`JSON pointer segment "%s" does not exist.`, visible(segment)) //nolint:staticcheck // OpenClaw's text
+			return nil, `JSON pointer segment "` + visible(segment) + `" does not exist.`
 		}
 		n = next
 	}
-	return n, nil
+	return n, ""
 }
 
 // greatestIndex is the last item of an array that a pointer reaches.

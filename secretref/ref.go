@@ -176,14 +176,22 @@ func (g Grammar) FromValue(v any) (Ref, bool) {
 // ErrForeign is in the error of a ref into OpenClaw's own database.
 var ErrForeign = errors.New("the ref leads into OpenClaw's own store, which only OpenClaw reads; point it at an env, file or exec provider")
 
-// Check reports what is wrong with the provider or the id of r, in OpenClaw's words, or ErrForeign when r leads into
+// RefError says that a ref is not well formed.
+type RefError struct {
+	Ref    Ref    // without white space around its id
+	Reason string // OpenClaw's sentence
+}
+
+func (e *RefError) Error() string { return e.Reason }
+
+// Check reports what is wrong with the provider or the id of r, which is a *RefError, or ErrForeign when r leads into
 // OpenClaw's store. White space around an id is no fault.
 func (g Grammar) Check(r Ref) error {
 	r = r.trimmed()
-	wrong := func(rule string) error { return fmt.Errorf("%s (ref: %s).", rule, visible(r.Key())) } //nolint:staticcheck // OpenClaw's text
+	wrong := func(rule string) error { return &RefError{r, rule + " (ref: " + visible(r.Key()) + ")."} }
 	switch {
 	case r.ID == "":
-		return errors.New("Secret reference id is empty.") //nolint:staticcheck // OpenClaw's text
+		return &RefError{r, "Secret reference id is empty."}
 	case !ValidAlias(r.Provider):
 		return wrong("Secret reference provider must match /" + aliasPattern.String() + "/")
 	}
@@ -197,7 +205,9 @@ func (g Grammar) Check(r Ref) error {
 			return wrong(`File secret reference id must be an absolute JSON pointer or "value"`)
 		}
 	case Exec:
-		return g.checkExecID(r.ID, wrong)
+		if rule := g.execRule(r.ID); rule != "" {
+			return wrong(rule)
+		}
 	case Store:
 		if !namePattern.MatchString(r.ID) {
 			return wrong("Store secret reference id must match /" + namePattern.String() + "/")
@@ -209,22 +219,23 @@ func (g Grammar) Check(r Ref) error {
 	return nil
 }
 
-func (g Grammar) checkExecID(id string, wrong func(string) error) error {
+// execRule gives the rule that an id for a program breaks, empty when it breaks none.
+func (g Grammar) execRule(id string) string {
 	if g.Compat == V2026_3_2 {
-		if !oldExecPattern.MatchString(id) {
-			return wrong("Exec secret reference id must match /" + oldExecPattern.String() + `/ (example: "vault/openai/api-key").`)
+		if oldExecPattern.MatchString(id) {
+			return ""
 		}
-		return nil
+		return "Exec secret reference id must match /" + oldExecPattern.String() + `/ (example: "vault/openai/api-key").`
 	}
 	valid := execPattern.MatchString(id)
 	for segment := range strings.SplitSeq(id, "/") {
 		valid = valid && segment != "." && segment != ".."
 	}
-	if !valid {
-		return wrong("Exec secret reference id must match /" + execPattern.String() +
-			`/ and must not include "." or ".." path segments (example: "vault/openai/api-key" or "aws/secret#json_key").`)
+	if valid {
+		return ""
 	}
-	return nil
+	return "Exec secret reference id must match /" + execPattern.String() +
+		`/ and must not include "." or ".." path segments (example: "vault/openai/api-key" or "aws/secret#json_key").`
 }
 
 // validFileID reports whether id is "value" or a JSON pointer whose every ~ starts ~0 or ~1.
