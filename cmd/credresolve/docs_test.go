@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/credresolve/credresolve/adapters/authprofiles"
 	"github.com/credresolve/credresolve/adapters/awssm"
 	"github.com/credresolve/credresolve/adapters/env"
 	"github.com/credresolve/credresolve/adapters/exec"
@@ -381,8 +382,9 @@ func TestReadmeTableOfKinds(t *testing.T) {
 	host := backend.Host{StateDir: t.TempDir(), LookupEnv: func(string) (string, bool) { return "", false }}
 	secret := backend.Literal(backend.NewSecretString("x"))
 	stores := map[string]func() (backend.Backend, error){
-		"awssm": func() (backend.Backend, error) { return awssm.New(awssm.Config{Region: "eu-west-1"}, host) },
-		"env":   func() (backend.Backend, error) { return env.New(env.Config{Allow: []string{"A"}}, host) },
+		"authprofiles": func() (backend.Backend, error) { return authprofiles.New(authprofiles.Config{}, host) },
+		"awssm":        func() (backend.Backend, error) { return awssm.New(awssm.Config{Region: "eu-west-1"}, host) },
+		"env":          func() (backend.Backend, error) { return env.New(env.Config{Allow: []string{"A"}}, host) },
 		"exec": func() (backend.Backend, error) {
 			return exec.New(exec.Config{Command: filepath.Join(t.TempDir(), "x")}, host)
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/credresolve/credresolve/adapters/authprofiles"
 	"github.com/credresolve/credresolve/adapters/awssm"
 	"github.com/credresolve/credresolve/adapters/env"
 	"github.com/credresolve/credresolve/adapters/exec"
@@ -15,6 +16,7 @@ import (
 // kinds are the stores that this program links: a new one costs one line here.
 func kinds() *backend.Registry {
 	return backend.NewRegistry(
+		authprofiles.Kind(),
 		awssm.Kind(),
 		env.Kind(),
 		exec.Kind(),

@@ -33,6 +33,8 @@ var backends = []column{
 	{"keychain-file", "keychain: file", "adapters/keychain.md"},
 	{"keychain-secret-service", "keychain: Secret Service", "adapters/keychain.md"},
 	{"keychain-pass", "keychain: pass", "adapters/keychain.md"},
+	{"authprofiles-file", "authprofiles: file", "adapters/authprofiles.md"},
+	{"authprofiles-database", "authprofiles: database", "adapters/authprofiles.md"},
 	{"sidecar", "sidecar", "adapters/sidecar.md"},
 }
 

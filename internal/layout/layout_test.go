@@ -69,6 +69,8 @@ var allowed = []struct {
 	{who: "internal/json5", only: true},
 	{who: "internal/execproto", may: []string{"backend"}},
 	{who: "internal/safefile"},
+	{who: "internal/sqliteread", may: []string{"internal/safefile"}},
+	{who: "internal/authstore", may: []string{"backend", "internal/safefile", "internal/sqliteread", "internal/json5"}},
 	{who: "internal/redact", may: []string{"backend"}},
 	{who: "internal/sessionbus"},
 	{who: "internal/peer", may: []string{"backend"}},
@@ -78,7 +80,7 @@ var allowed = []struct {
 }
 
 // leaves is what an adapter may depend on, beside its SDK.
-var leaves = []string{"backend", "internal/neterr", "internal/statedir", "internal/process", "internal/execproto", "internal/safefile", "internal/sessionbus"}
+var leaves = []string{"backend", "internal/neterr", "internal/statedir", "internal/process", "internal/execproto", "internal/safefile", "internal/sessionbus", "internal/json5", "internal/sqliteread", "internal/authstore"}
 
 func TestImportDirections(t *testing.T) {
 	t.Parallel()

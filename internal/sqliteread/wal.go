@@ -85,10 +85,18 @@ func (d *database) sameLog(f *os.File) bool {
 	return err == nil && head == d.logHead
 }
 
+// checksum goes on with SQLite's checksum over b. The order is looked at once: a log is megabytes.
 func checksum(order binary.ByteOrder, b []byte, s1, s2 uint32) (uint32, uint32) {
+	if order == binary.LittleEndian {
+		for ; len(b) >= 8; b = b[8:] {
+			s1 += binary.LittleEndian.Uint32(b) + s2
+			s2 += binary.LittleEndian.Uint32(b[4:]) + s1
+		}
+		return s1, s2
+	}
 	for ; len(b) >= 8; b = b[8:] {
-		s1 += order.Uint32(b) + s2
-		s2 += order.Uint32(b[4:]) + s1
+		s1 += binary.BigEndian.Uint32(b) + s2
+		s2 += binary.BigEndian.Uint32(b[4:]) + s1
 	}
 	return s1, s2
 }
