@@ -31,10 +31,12 @@ type Surface struct {
 	// RuntimeOnly says that the gateway resolves refs here although its list of credentials does not have the place:
 	// no plan may name it.
 	RuntimeOnly bool
-	// Type is what a plan calls the target.
+	// Type is what a plan calls the target; it may call it by Pattern too.
 	Type string
 	// ProviderAt is the index of the segment that is a provider's id; zero when there is none.
 	ProviderAt int
+	// AccountAt is the index of the segment that a plan names as account; zero when it names none.
+	AccountAt int
 
 	steps []string // of Pattern
 	find  finder
@@ -194,8 +196,16 @@ func table() []Surface {
 		}
 	}
 	for i := range all {
-		if strings.HasSuffix(all[i].Pattern, ".serviceAccount") {
+		switch all[i].Pattern {
+		case "channels.googlechat.accounts.*.serviceAccount":
+			all[i].Type = "channels.googlechat.serviceAccount"
+			all[i].AccountAt = 3
+			fallthrough
+		case "channels.googlechat.serviceAccount":
 			all[i].Expected = secretref.StringOrObject
+		}
+		if strings.HasPrefix(all[i].Pattern, "channels.") && strings.Contains(all[i].Pattern, ".providers.*.") {
+			all[i].ProviderAt = len(all[i].steps) - 2
 		}
 	}
 

@@ -26,11 +26,11 @@ import (
 //
 // What is active is decided by what the document says of itself: enabled: false of a channel, an account, a provider, a
 // skill, a plugin and what is below a channel; tokenFile and webhookUrl of Telegram; the modes of the gateway's
-// authentication; which provider of search, fetch or talk is chosen; the backend of a sandbox. Left out is what depends
-// on more than the document: the order in which search providers are tried when none is chosen (all count as
-// active), the modes of Slack, the identity of QQ bots, plugins that are not installed, capabilities of media models
-// that the document does not name, and the manifests of plugins that are not in the published package, whose refs
-// are therefore strict.
+// authentication; which provider of search, fetch or talk is chosen; the backend of a sandbox; what Discord, Matrix, Slack
+// and Telegram say of their own. Left out is what depends on more than the document: the order in which search
+// providers are tried when none is chosen (all count as active), what other channels say of their own, variables of
+// channels, plugins that are not installed, capabilities of media models that the document does not name, and the
+// manifests of plugins that come in packages of their own, whose refs are therefore strict.
 func Targets(root any, g secretref.Grammar) ([]secretref.Target, error) {
 	return TargetsIn(root, g, func(string) (string, bool) { return "", false })
 }
@@ -208,7 +208,7 @@ type finder func(*finding)
 
 // add files a target; off says why it is inactive, and is empty when it is active. contract is everything that decides
 // how the owner uses the credential.
-func (f *finding) add(id, off string, contract ...any) {
+func (f *finding) add(id, off string, contract ...any) *secretref.Target {
 	t := secretref.Target{Path: f.shown, Ref: f.ref, Owner: secretref.Owner{Kind: f.surface.Kind, ID: id},
 		Expected: f.surface.Expected, Strict: f.surface.Strict, Inactive: off != "", Reason: off}
 	if f.surface.Kind == "" {
@@ -217,6 +217,7 @@ func (f *finding) add(id, off string, contract ...any) {
 		t.Digest = digest(f.walk.grammar, contract...)
 	}
 	f.walk.found = append(f.walk.found, t)
+	return &f.walk.found[len(f.walk.found)-1]
 }
 
 // at is the object at the first n segments of the path.
@@ -274,36 +275,32 @@ func (f *finding) talk() {
 	section := f.at(depth)
 	chosen := chosenTalk(section)
 	id := f.path[depth+1]
-	if chosen == "" || !strings.EqualFold(chosen, strings.TrimSpace(id)) {
+	if chosen == "" || !strings.EqualFold(chosen, id) {
 		f.add(name, "this provider of talk is not chosen")
 		return
 	}
 	f.add(name, "", chosen, section, f.section("tts")["timeoutMs"], f.section("tts")["maxTextLength"])
 }
 
-// talkInherits adds what speech of talk takes from tts: the key of the chosen provider, when talk has none of its own.
+// talkInherits adds what speech of talk takes from tts: the key of the chosen provider, when talk configures that and
+// has no key of its own.
 func (f *finding) talkInherits() {
 	talk := f.section("talk")
 	chosen := chosenTalk(talk)
-	if chosen == "" || !strings.EqualFold(chosen, strings.TrimSpace(f.path[2])) {
+	configured, ok := member(talk, "providers")[chosen].(map[string]any)
+	if _, own := configured["apiKey"]; !ok || own || !strings.EqualFold(chosen, strings.TrimSpace(f.path[2])) {
 		return
-	}
-	for id, p := range member(talk, "providers") {
-		if _, own := object(p)["apiKey"]; own && strings.EqualFold(id, chosen) {
-			return
-		}
 	}
 	f.add("talk:speech", "", chosen, talk, f.at(3), f.section("tts")["timeoutMs"], f.section("tts")["maxTextLength"])
 }
 
+// chosenTalk is the key of the provider that a section of talk names, or of its only one; empty when there is none.
 func chosenTalk(section map[string]any) string {
 	providers := member(section, "providers")
-	if p := strings.TrimSpace(text(section["provider"])); p != "" {
-		return p
-	}
-	if len(providers) == 1 {
-		for id := range providers {
-			return strings.TrimSpace(id)
+	want := strings.TrimSpace(text(section["provider"]))
+	for id := range providers {
+		if strings.EqualFold(strings.TrimSpace(id), want) || want == "" && len(providers) == 1 {
+			return id
 		}
 	}
 	return ""
@@ -363,9 +360,9 @@ func (f *finding) memoryDefault() {
 		if key == "headers" {
 			_, overrides = own.(map[string]any)
 		}
-		if !overrides && f.memoryOn(a) {
+		if !overrides {
 			f.addMemory(a)
-			used = true
+			used = used || f.memoryOn(a)
 		}
 	}
 	if !used {
@@ -417,8 +414,12 @@ func (f *finding) sandboxDefault() {
 		}
 	}
 	if !used {
+		first := agent{id: "main"}
+		if all := f.agents(); len(all) == 1 {
+			first.id = all[0].id
+		}
 		backend := strings.ToLower(strings.TrimSpace(text(f.section("agents", "defaults", "sandbox")["backend"])))
-		f.addSandbox(agent{id: "main"}, unless(backend == "ssh", "no agent that is enabled has an ssh sandbox"))
+		f.addSandbox(first, unless(backend == "ssh", "no agent that is enabled has an ssh sandbox"))
 	}
 }
 
@@ -462,84 +463,11 @@ func (f *finding) media() {
 	f.add("media-model:"+f.path[2]+":request", unless(enabled(section), "understanding of "+f.path[2]+" is disabled"), section)
 }
 
-// channel goes to the account it is in, or to every account that inherits it from the channel.
-func (f *finding) channel() {
-	name := f.path[1]
-	channel := f.section("channels", name)
-	accounts := member(channel, "accounts")
-	defaults := maps.Clone(channel)
-	delete(defaults, "accounts")
-	if f.path[2] == "accounts" && len(f.surface.steps) > 3 && f.surface.steps[2] == "accounts" {
-		account := f.at(4)
-		off := unless(enabled(channel) && enabled(account), "the account or its channel is disabled")
-		f.add(accountID(name, f.path[3]), cmp.Or(off, f.disabledBelow(4), telegramOff(name, f.path[4], channel, account)), defaults, account)
-		return
-	}
-	field := f.path[2]
-	if len(accounts) == 0 {
-		off := unless(enabled(channel), "the channel is disabled")
-		f.add(accountID(name, "default"), cmp.Or(off, f.disabledBelow(2), telegramOff(name, field, channel, nil)), defaults)
-		return
-	}
-	var heirs []any
-	var ids []string
-	for _, id := range slices.Sorted(maps.Keys(accounts)) {
-		account, ok := accounts[id].(map[string]any)
-		_, own := account[field]
-		if ok && !own && enabled(channel) && enabled(account) && f.disabledBelow(2) == "" && telegramOff(name, field, channel, account) == "" {
-			heirs = append(heirs, id, account)
-			ids = append(ids, id)
-		}
-	}
-	for _, id := range ids {
-		f.add(accountID(name, id), "", defaults, heirs)
-	}
-	if len(ids) == 0 {
-		f.add(accountID(name, "default"), "no account that is enabled inherits it", defaults)
-	}
-}
-
-// disabledBelow says that an object between depth n and the credential is disabled.
-func (f *finding) disabledBelow(n int) string {
-	for i := n + 1; i < len(f.path); i++ {
-		if !enabled(f.at(i)) {
-			return f.path[i-1] + " is disabled"
-		}
-	}
-	return ""
-}
-
-// telegramOff says why Telegram would not use a credential: a token from a file takes its place, or no webhook is
-// configured. account is nil for the channel itself.
-func telegramOff(channel, field string, defaults, account map[string]any) string {
-	if channel != "telegram" {
-		return ""
-	}
-	set := func(key string) bool {
-		v, ok := account[key]
-		if !ok {
-			v = defaults[key]
-		}
-		return strings.TrimSpace(text(v)) != ""
-	}
-	switch field {
-	case "botToken":
-		_, own := account["botToken"]
-		tokenFile := strings.TrimSpace(text(account["tokenFile"])) != "" || !own && strings.TrimSpace(text(defaults["tokenFile"])) != ""
-		return unless(!tokenFile, "tokenFile takes its place")
-	case "webhookSecret":
-		return unless(set("webhookUrl"), "no webhook is configured")
-	}
-	return ""
-}
-
-func accountID(channel, account string) string { return channel + ":" + normalID(account, "default") }
-
 // plugin goes to the search or fetch that uses the key, to a route, or to nobody known.
 func (f *finding) plugin() {
 	id := f.path[2]
 	config := f.at(4)
-	off := f.pluginOff(id)
+	off := f.pluginOff(id, f.surface.Kind != secretref.OwnerCapability && slices.Contains(bundledPlugins, id))
 	switch kind := f.path[4]; {
 	case f.surface.Kind == secretref.OwnerRoute:
 		f.add(f.shown, off, config)
@@ -556,8 +484,9 @@ func (f *finding) plugin() {
 	}
 }
 
-// pluginOff says why a plugin is off as far as the configuration tells.
-func (f *finding) pluginOff(id string) string {
+// pluginOff says why a plugin is off as far as the configuration tells. One that is bundled takes refs only once it is
+// enabled by name.
+func (f *finding) pluginOff(id string, bundled bool) string {
 	all := f.section("plugins")
 	entry := f.section("plugins", "entries", id)
 	allow, _ := all["allow"].([]any)
@@ -572,15 +501,16 @@ func (f *finding) pluginOff(id string) string {
 		return "the plugin is on the list of those denied"
 	case !enabled(entry):
 		return "the plugin is disabled"
-	case entry["enabled"] == true:
-		return ""
 	case len(allow) > 0 && !names(allow):
 		return "the plugin is not on the list of those allowed"
-	case id == "imap": // the one that is bundled and off until it is enabled
+	case bundled && entry["enabled"] != true:
 		return "the plugin is not enabled"
 	}
 	return ""
 }
+
+// bundledPlugins are those whose refs, beside keys for the web, come with the client itself.
+var bundledPlugins = []string{"google", "imap", "webhooks"}
 
 // gateway decides by the rules of the gateway's authentication.
 func (f *finding) gateway() {
@@ -622,8 +552,7 @@ func (f *finding) gateway() {
 		on = far || mode != "trusted-proxy" && !envPassword && !localPassword && passwordCanWin
 		reason = remoteReason(far, on, "password", shownMode)
 	}
-	f.add("ingress-auth", "", auth)
-	t := &f.walk.found[len(f.walk.found)-1]
+	t := f.add("ingress-auth", "", auth)
 	t.Inactive, t.Reason = !on, reason
 }
 
