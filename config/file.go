@@ -78,6 +78,8 @@ type settingsOfFile struct {
 	Ignore []string `yaml:"ignore"`
 	// Serve is how the sidecar listens, whom it answers and what it keeps.
 	Serve Serve `yaml:"serve"`
+	// OpenClaw is what ids of OpenClaw's exec provider mean beside <provider>/<id>.
+	OpenClaw OpenClaw `yaml:"openclaw"`
 }
 
 // rawProvider stands in the place of a provider's settings, whose type depends on its kind.
@@ -194,6 +196,12 @@ func Load(path string, kinds *backend.Registry) (*File, error) {
 	return load(absolute, path, src, kinds)
 }
 
+// Parse is Load of what is no file: src stands for a file at path, an absolute path that need not exist and to whose directory
+// relative paths belong.
+func Parse(path string, src []byte, kinds *backend.Registry) (*File, error) {
+	return load(path, path, src, kinds)
+}
+
 func readLimited(path string) ([]byte, error) {
 	// A FIFO that nobody writes to must not make us wait.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -250,6 +258,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 	}
 	f.checkChain(p)
 	f.checkServe(p)
+	f.checkOpenClaw(p)
 	slices.SortFunc(f.providers, func(a, b *Provider) int { return strings.Compare(a.Name, b.Name) })
 	return f, p.err()
 }

@@ -45,7 +45,7 @@ func Run(p Program) int {
 	defer signals.close()
 	a := &app{
 		stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr, environ: p.Environ, kinds: p.Kinds, schema: p.Schema, signals: signals, collectOften: p.CollectOften,
-		log: slog.New(slog.DiscardHandler),
+		log: slog.New(slog.DiscardHandler), started: time.Now(),
 	}
 	if a.collectOften == nil {
 		a.collectOften = func() {}
@@ -67,6 +67,7 @@ type app struct {
 	signals               *signals
 	collectOften          func()
 	log                   *slog.Logger
+	started               time.Time
 
 	configPath  string
 	now         bool
@@ -126,7 +127,7 @@ failed decides.`,
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		a.get(), a.render(), a.run(), a.check(), a.put(), a.rm(), a.list(), a.providers(), a.config(), a.trust(), a.policy(),
-		a.conformance(), a.serve(), a.statusCommand(), a.secretref(), a.versionCommand(), a.completion(root),
+		a.conformance(), a.serve(), a.statusCommand(), a.secretref(), a.openClawExec(), a.versionCommand(), a.completion(root),
 	)
 	return root
 }

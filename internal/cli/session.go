@@ -38,12 +38,20 @@ func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done fun
 	defer func() {
 		if err != nil {
 			cancel()
+			return
 		}
+		end := done
+		done = func() { cancel(); end() }
 	}()
 	file, project, err := a.load(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	return a.openFile(ctx, file, project)
+}
+
+// openFile is open for a configuration that was read.
+func (a *app) openFile(ctx context.Context, file *config.File, project bool) (_ context.Context, _ *session, done func(), err error) {
 	for _, w := range file.Warnings() {
 		a.warn("%s", w)
 	}
@@ -67,14 +75,14 @@ func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done fun
 		return nil, nil, nil, err
 	}
 	s := &session{Resolver: r, app: a, file: file}
-	return ctx, s, func() { cancel(); s.end(); _ = r.Close() }, nil
+	return ctx, s, func() { s.end(); _ = r.Close() }, nil
 }
 
 // load reads the configuration that the flags and the environment name. project is true for one that was only found in the
 // working directory.
 func (a *app) load(ctx context.Context) (file *config.File, project bool, err error) {
 	dir, err := os.Getwd()
-	if err != nil {
+	if err != nil && !filepath.IsAbs(a.configPath) {
 		return nil, false, backend.Errorf(backend.CodeInvalidConfig, "there is no working directory: %s", reason(err))
 	}
 	at, err := config.Find(a.configPath, a.lookupEnv, dir)

@@ -60,6 +60,8 @@ const (
 	NotAnObject  Problem = "not an object"
 	WrongVersion Problem = "wrong version"
 	NoValues     Problem = "no values"
+	NoProvider   Problem = "no provider" // of a request
+	NoIDs        Problem = "no ids"      // of a request
 )
 
 // Error tells what is wrong with a request or a response; it holds nothing of either.
@@ -67,9 +69,13 @@ type Error struct {
 	Problem Problem
 	Got     int // of TooManyIDs and TooBig
 	Limit   int
+	Request bool // a request was read, not a response
 }
 
 func (e *Error) Error() string {
+	if e.Request {
+		return e.ofRequest()
+	}
 	switch e.Problem {
 	case TooManyIDs:
 		return fmt.Sprintf("the request has %d ids, more than %d", e.Got, e.Limit)
@@ -89,6 +95,28 @@ func (e *Error) Error() string {
 	return `the program's answer has no object "values"`
 }
 
+func (e *Error) ofRequest() string {
+	switch e.Problem {
+	case TooManyIDs:
+		return fmt.Sprintf("the request has %d ids, more than %d", e.Got, e.Limit)
+	case TooBig:
+		return fmt.Sprintf("the request has more than %d bytes", e.Limit)
+	case Empty:
+		return "the request is empty"
+	case InvalidText:
+		return "the request is not valid UTF-8"
+	case InvalidJSON:
+		return "the request is not one JSON value"
+	case NotAnObject:
+		return "the request is not a JSON object"
+	case WrongVersion:
+		return `the request does not have "protocolVersion": 1`
+	case NoProvider:
+		return `the request's "provider" is not a text`
+	}
+	return `the request has no array "ids" of texts`
+}
+
 // EncodeRequest gives the request for ids, each once, in their order. Its error is an *Error.
 func (d Dialect) EncodeRequest(provider string, ids []string) ([]byte, error) {
 	seen := make(map[string]bool, len(ids))
@@ -100,7 +128,7 @@ func (d Dialect) EncodeRequest(provider string, ids []string) ([]byte, error) {
 		}
 	}
 	if d.MaxIDs > 0 && len(distinct) > d.MaxIDs {
-		return nil, &Error{TooManyIDs, len(distinct), d.MaxIDs}
+		return nil, &Error{Problem: TooManyIDs, Got: len(distinct), Limit: d.MaxIDs}
 	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
@@ -114,7 +142,7 @@ func (d Dialect) EncodeRequest(provider string, ids []string) ([]byte, error) {
 	}
 	out.Truncate(out.Len() - 1) // the newline that an Encoder appends
 	if d.MaxRequest > 0 && out.Len() > d.MaxRequest {
-		return nil, &Error{TooBig, out.Len(), d.MaxRequest}
+		return nil, &Error{Problem: TooBig, Got: out.Len(), Limit: d.MaxRequest}
 	}
 	return out.Bytes(), nil
 }
