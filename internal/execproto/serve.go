@@ -52,7 +52,7 @@ func (d Dialect) DecodeRequest(text []byte) (Request, error) {
 	}
 	version, named := 0.0, true
 	var ids []string
-	for key, value := range members(text) { // of duplicates the last counts
+	for key, value := range Members(text) { // of duplicates the last counts
 		switch key {
 		case "protocolVersion":
 			version = 0
