@@ -51,6 +51,10 @@ type contractCase struct {
 	Skip    string            `json:"skip"` // "root": only root can set it up
 
 	Error string `json:"error"` // of Config, Consume
+
+	// Ours says where this package means to differ from OpenClaw, and why: in the texts of errors, or, when it starts with "all: ",
+	// in the outcome.
+	Ours string `json:"ours"`
 }
 
 type logEntry struct {
@@ -225,33 +229,11 @@ func (c contractCase) reasons(t *testing.T) {
 }
 
 func (c contractCase) pass(t *testing.T) {
-	if c.Skip == "root" && os.Geteuid() != 0 {
-		t.Skip("needs root, who alone gives files away")
-	}
 	dir := t.TempDir()
-	c.lay(t, dir)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var section any
-	expand := strings.NewReplacer("$DIR", dir, "$SELF", self, "$UID", fmt.Sprint(os.Geteuid())).Replace
-	if c.Secrets != nil {
-		if err := json.Unmarshal([]byte(expand(string(c.Secrets))), &section); err != nil {
-			t.Fatal(err)
-		}
-	}
+	section, refs, expand := c.setUp(t, dir)
 	config, err := secretref.DecodeConfig(section, c.Compat)
 	if err != nil {
 		t.Fatal(err)
-	}
-	refs := c.Refs
-	if c.Many > 0 {
-		refs = make([]secretref.Ref, c.Many)
-		for i := range refs {
-			refs[i] = c.Refs[0]
-			refs[i].ID += fmt.Sprint(i)
-		}
 	}
 	host := secretref.Host{Home: filepath.Join(dir, "home"), Dir: dir, LookupEnv: func(name string) (string, bool) {
 		if c.AllEnv != "" {
@@ -289,6 +271,34 @@ func (c contractCase) pass(t *testing.T) {
 			t.Errorf("it took %v, want at least %s", took, c.Took.AtLeast)
 		}
 	}
+}
+
+// setUp lays the case's files in dir, and gives its section and refs.
+func (c contractCase) setUp(t *testing.T, dir string) (section any, refs []secretref.Ref, expand func(string) string) {
+	t.Helper()
+	if c.Skip == "root" && os.Geteuid() != 0 {
+		t.Skip("needs root, who alone gives files away")
+	}
+	c.lay(t, dir)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expand = strings.NewReplacer("$DIR", dir, "$SELF", self, "$UID", fmt.Sprint(os.Geteuid())).Replace
+	if c.Secrets != nil {
+		if err := json.Unmarshal([]byte(expand(string(c.Secrets))), &section); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refs = c.Refs
+	if c.Many > 0 {
+		refs = make([]secretref.Ref, c.Many)
+		for i := range refs {
+			refs[i] = c.Refs[0]
+			refs[i].ID += fmt.Sprint(i)
+		}
+	}
+	return section, refs, expand
 }
 
 func compare(t *testing.T, o secretref.Outcome, want contractWant, expand func(string) string) {
