@@ -280,11 +280,8 @@ type failedTarget struct {
 	err    error
 }
 
-// The reasons that are not those of an error alone.
-const (
-	reasonPlaceholder   = "resolved secret value is a redaction placeholder"
-	reasonNotConfigured = "secret provider is not configured"
-)
+// reasonNotConfigured is why the owner of an auth profile lacks its provider.
+const reasonNotConfigured = "secret provider is not configured"
 
 // ownerFault is why an owner that is kept apart lacks its credentials.
 type ownerFault struct {
@@ -318,10 +315,10 @@ func judge(g *ownerGroup, targets []Target, errs []error, isolate bool) (*ownerF
 			if name := (providerName{e.Source, e.Provider}); !slices.Contains(fault.providers, name) {
 				fault.providers = append(fault.providers, name)
 			}
-		case fault.refReason == "" || reason == reasonPlaceholder:
+		case fault.refReason == "" || reason == reasonRedacted:
 			fault.refReason = reason
 		}
-		fault.placeholder = fault.placeholder || reason == reasonPlaceholder
+		fault.placeholder = fault.placeholder || reason == reasonRedacted
 	}
 	if fault != nil {
 		if fault.refReason != "" {
@@ -340,7 +337,7 @@ func judge(g *ownerGroup, targets []Target, errs []error, isolate bool) (*ownerF
 func isolatedReason(e *Error, profile bool) string {
 	switch {
 	case e.Code == RefRedactedValue:
-		return reasonPlaceholder
+		return reasonRedacted
 	case e.Code == ProviderNotConfigured && profile:
 		return reasonNotConfigured
 	case e.Retryable():
@@ -466,7 +463,7 @@ func (r *Runtime) emitFailed(p *prepared, c Config, before *Snapshot) {
 // concerns reports whether the error is why ref failed.
 func (e *Error) concerns(ref Ref) bool {
 	return e.Source == ref.Source && e.Provider == ref.Provider &&
-		(e.Scope == ScopeProvider || e.RefID == strings.TrimSpace(ref.ID))
+		(e.Scope == ScopeProvider || e.RefID == trim(ref.ID))
 }
 
 func (r *Runtime) emitDegraded(reason string) {
@@ -495,6 +492,6 @@ func (r *Runtime) emitFailures(failures []OwnerFailure) {
 		hit := affected[name]
 		slices.SortFunc(hit, func(a, b OwnerStatus) int { return compareOwners(a.Owner, b.Owner) })
 		r.config.Emit(Event{Code: ProviderDegraded, Source: name.source, Provider: name.provider, Affected: hit,
-			Reason: "secret provider failed", RetryHint: r.config.RetryHint})
+			Reason: reasonProvider, RetryHint: r.config.RetryHint})
 	}
 }

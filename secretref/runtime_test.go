@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/credresolve/credresolve/backend"
 	"pgregory.net/rapid"
@@ -246,6 +248,59 @@ func TestActivations(t *testing.T) {
 				told:   []string{"REF_OVERRIDES_PLAINTEXT " + openai, "OWNER_UNAVAILABLE cold provider:openai", "DEGRADED cold provider:openai"},
 				values: map[string]string{openai: "cold"}, count: 2},
 		}},
+		{"a provider goes away", "one event for the provider, with every owner that it hits; the gateway's failure fails the reload", []step{
+			{file: `{"a": "a1", "t": "t1"}`, targets: []Target{modelKey("openai", fileRef("/a"), "d"), gatewayToken(fileRef("/t"))},
+				told: []string{"GATEWAY_AUTH_SURFACE active gateway.auth.token"}},
+			{file: "-", fails: "gateway.auth.token", told: []string{"PROVIDER_DEGRADED file:vault stale gateway:ingress-auth stale provider:openai", "RELOADER_DEGRADED"},
+				values: map[string]string{openai: "a1", token: "t1"}},
+			{file: `{"t": "t3"}`, told: []string{"GATEWAY_AUTH_SURFACE active gateway.auth.token", "OWNER_UNAVAILABLE stale provider:openai", "DEGRADED stale provider:openai"},
+				values: map[string]string{openai: "a1", token: "t3"}, count: 1},
+			{file: `{"a": "a4", "t": "t4"}`, told: []string{"GATEWAY_AUTH_SURFACE active gateway.auth.token", "RELOADER_RECOVERED"},
+				values: map[string]string{openai: "a4", token: "t4"}},
+		}},
+		{"a provider goes away under several owners", "its warnings count, and one event tells of them all", []step{
+			{set: []string{"B", "b1"}, file: `{"a": "a1", "c": "c1"}`, targets: []Target{
+				modelKey("openai", fileRef("/a"), "d"), modelKey("groq", env("B"), "d"), modelKey("cohere", fileRef("/c"), "")}},
+			{set: []string{"B", "b2"}, file: "-",
+				told:   []string{"PROVIDER_DEGRADED file:vault cold provider:cohere stale provider:openai", "RELOADER_DEGRADED"},
+				values: map[string]string{openai: "a1", groq: "b2", "models.providers.cohere.apiKey": "cold"}, count: 2},
+		}},
+		{"an owner loses a provider and a ref", "both are told", []step{
+			{set: []string{"A", "a1"}, file: `{"h": "h1"}`, targets: []Target{modelKey("openai", env("A"), "d"),
+				{Path: "models.providers.openai.headers.h", Ref: fileRef("/h"), Owner: provider("openai"), Digest: "d"}}},
+			{set: []string{"A", ""}, file: "-",
+				told:   []string{"OWNER_UNAVAILABLE stale provider:openai", "DEGRADED stale provider:openai", "PROVIDER_DEGRADED file:vault stale provider:openai", "RELOADER_DEGRADED"},
+				values: map[string]string{openai: "a1"}, count: 1},
+		}},
+		{"policy", "what policy denies is strict, and no event says that it may come back", []step{
+			{set: []string{"A", "a1"}, targets: []Target{modelKey("openai", env("A"), "d")}},
+			{targets: []Target{modelKey("openai", Ref{Env, "few", "A"}, "d")}, fails: openai, values: map[string]string{openai: "a1"}},
+		}},
+		{"no such provider", "strict in a configuration", []step{
+			{targets: []Target{modelKey("openai", Ref{Exec, "nowhere", "a"}, "d")}, fails: "not configured"},
+		}},
+		{"no such provider for an auth profile", "costs the profile alone", []step{
+			{targets: []Target{{Path: "p", Ref: Ref{Exec, "nowhere", "a"}, Owner: Owner{OwnerAccount, "p"}, Profile: true}},
+				told: []string{"PROVIDER_DEGRADED exec:nowhere cold account:p"}, values: map[string]string{"p": "cold"}, count: 1},
+		}},
+		{"a ref is malformed", "strict", []step{{targets: []Target{modelKey("openai", env("not upper"), "d")}, fails: "Env secret reference id"}}},
+		{"a ref to the client's own store", "is foreign: a clear error", []step{{targets: []Target{modelKey("openai", Ref{Store, "default", "A"}, "d")}, fails: openai}}},
+		{"a value of the wrong type", "strict, whoever the owner is, and the snapshot before stays", []step{
+			{file: `{"a": "a1"}`, targets: []Target{modelKey("openai", fileRef("/a"), "d")}},
+			{file: `{"a": 5}`, fails: openai + " resolved to a non-string or empty value.", values: map[string]string{openai: "a1"}},
+			{file: `{"a": "  "}`, fails: "non-string or empty", values: map[string]string{openai: "a1"}},
+			{file: `{"a": {"b": 1}}`, targets: []Target{{Path: openai, Ref: fileRef("/a"), Owner: provider("openai"), Expected: StringOrObject, Digest: "d"}},
+				values: map[string]string{openai: `{"b":1}`}},
+		}},
+		{"a placeholder", "makes the owner cold although nothing else changed, also beside another failure", []step{
+			{set: []string{"A", "a1", "B", "b1"}, targets: []Target{modelKey("openai", env("A"), "d"),
+				{Path: "models.providers.openai.headers.x", Ref: env("B"), Owner: provider("openai"), Digest: "d"}}},
+			{set: []string{"A", "***", "B", ""}, told: []string{"OWNER_UNAVAILABLE cold provider:openai", "DEGRADED cold provider:openai", "RELOADER_DEGRADED"},
+				values: map[string]string{openai: "cold"}, count: 1},
+		}},
+		{"a placeholder for the gateway", "fails the start", []step{
+			{set: []string{"T", "[REDACTED]"}, targets: []Target{gatewayToken(env("T"))}, fails: "redaction placeholder"},
+		}},
 		{"the old rules", "2026.3.2: all or nothing, and the events of the reloader alone", []step{
 			{set: []string{"A", "a1", "B", "b1"}, change: func(c *Config) { c.Compat = V2026_3_2 },
 				targets: []Target{modelKey("openai", env("A"), "d"), modelKey("groq", env("B"), "d")}},
@@ -342,6 +397,106 @@ func TestActivateWithoutTime(t *testing.T) {
 	}
 	if w.Snapshot() != nil || len(w.events) > 0 {
 		t.Errorf("snapshot %v and events %v", w.Snapshot(), w.events)
+	}
+}
+
+// TestActivateWhoseContextEnds shows the same for a context that ends during the pass.
+func TestActivateWhoseContextEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	var events []Event
+	r := NewRuntime(RuntimeConfig{Host: Host{LookupEnv: func(string) (string, bool) { cancel(); return "x", true }},
+		Emit: func(e Event) { events = append(events, e) }})
+	if _, err := r.Activate(ctx, Config{}, []Target{modelKey("openai", env("A"), "d")}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+	if r.Snapshot() != nil || len(events) > 0 {
+		t.Errorf("snapshot %v and events %v", r.Snapshot(), events)
+	}
+}
+
+// TestActivationsAreSerial shows that one activation waits for another, gives up with its context, and keeps no reader
+// waiting.
+func TestActivationsAreSerial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		r := NewRuntime(RuntimeConfig{Host: Host{LookupEnv: func(string) (string, bool) { <-hold; return "x", true }}})
+		targets := []Target{modelKey("openai", env("A"), "d")}
+		first := make(chan error, 1)
+		go func() { _, err := r.Activate(t.Context(), Config{}, targets); first <- err }()
+		synctest.Wait()
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := r.Activate(ctx, Config{}, targets); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the second activation: %v, want that it gives up", err)
+		}
+		if r.Snapshot() != nil {
+			t.Error("a snapshot before there was one")
+		}
+		close(hold)
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		if _, err := r.Activate(t.Context(), Config{}, targets); err != nil || r.Snapshot().Generation() != 2 {
+			t.Errorf("the third activation: %v", err)
+		}
+	})
+}
+
+// TestSharedPlace looks at a place that several owners use: what one lacks is no loss of the other.
+func TestSharedPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.set("A", "a1", "B", "b1")
+	one, two := Owner{OwnerAccount, "discord:a"}, Owner{OwnerAccount, "discord:b"}
+	targets := []Target{
+		{Path: "channels.discord.token", Ref: env("A"), Owner: one, Digest: "d"},
+		{Path: "channels.discord.token", Ref: env("A"), Owner: two, Digest: "d"},
+		{Path: "channels.discord.accounts.b.pluralkit.token", Ref: env("B"), Owner: two, Digest: "d"},
+	}
+	for _, b := range []string{"b1", ""} {
+		w.set("A", "a"+b, "B", b)
+		if _, err := w.Activate(t.Context(), w.config(), targets); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := w.Snapshot()
+	for owner, want := range map[Owner]string{one: "a", two: "ab1"} {
+		v, err := s.ValueFor("channels.discord.token", owner)
+		if err != nil || string(v.Reveal()) != want {
+			t.Errorf("%s has %q, %v; want %q", owner, v.Reveal(), err, want)
+		}
+	}
+	if got := w.value(t, "channels.discord.token"); got != "a" {
+		t.Errorf("the place is %q, want what is fresh", got)
+	}
+	if v, err := s.ByRef(env("A")); err != nil || string(v.Reveal()) != "a" {
+		t.Errorf("the ref is %q, %v; want what is fresh", v.Reveal(), err)
+	}
+}
+
+// TestEventTexts holds the lines that an operator reads.
+func TestEventTexts(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]Event{
+		"[SECRETS_DEGRADED] cold provider:openai: secret reference was not found; retry with: openclaw secrets reload": {Code: Degraded, Owner: provider("openai"),
+			State: "cold", Reason: reasonMissing, RetryHint: RetryHint},
+		"[SECRETS_PROVIDER_DEGRADED] exec:v: secret provider failed; affected: stale gateway:ingress-auth, cold unknown:unmapped; retry with: x": {Code: ProviderDegraded,
+			Source: Exec, Provider: "v", Reason: reasonProvider, Affected: []OwnerStatus{{gateway, OwnerStale}, {Owner{}, OwnerCold}}, RetryHint: "x"},
+		"[SECRETS_OWNER_UNAVAILABLE] stale provider:a at x, y: secret provider failed":                                 {Code: OwnerUnavailable, Owner: provider("a"), Paths: []string{"x", "y"}, State: "stale", Reason: reasonProvider},
+		"[SECRETS_GATEWAY_AUTH_SURFACE] gateway.auth.token is active: the mode is token":                               {Code: GatewayAuthSurface, Path: "gateway.auth.token", State: "active", Reason: "the mode is token"},
+		"[SECRETS_REF_IGNORED_INACTIVE_SURFACE] x: nothing uses this ref as things stand, so it is not resolved (why)": {Code: RefIgnoredInactive, Path: "x", Reason: "why"},
+		"[SECRETS_REF_OVERRIDES_PLAINTEXT] x: the ref counts, the plaintext beside it is ignored; remove it":           {Code: RefOverridesPlaintext, Path: "x"},
+		"[SECRETS_RELOADER_RECOVERED] every secret resolved again":                                                     {Code: ReloaderRecovered, Reason: "every secret resolved again"},
+	} {
+		if got := e.String(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		if named := e.Name() != ""; named != (e.Code == Degraded || e.Code == ProviderDegraded) {
+			t.Errorf("%s: name %q", e.Code, e.Name())
+		}
 	}
 }
 
