@@ -17,6 +17,9 @@ if CREDRESOLVE_VAULTD=$(scripts/vaultd.sh "$cache"); then export CREDRESOLVE_VAU
 say "AWS emulator"
 if scripts/moto-setup.sh "$cache/moto"; then export CREDRESOLVE_MOTO=$cache/moto; else echo "not installed: its tests will be skipped"; fi
 
+say "OpenClaw"
+if CREDRESOLVE_OPENCLAW=$(scripts/openclaw-setup.sh "$cache/openclaw"); then export CREDRESOLVE_OPENCLAW; else echo "not installed: its tests will be skipped"; fi
+
 say "compilation of the tests"
 go test -race -run '^$' ./... >/dev/null
 
