@@ -47,6 +47,9 @@ type ExecProvider struct {
 // marker is how OpenClaw tells a program who starts it.
 const marker = "OPENCLAW_CLI"
 
+// tie is by how much the time-out of release 2026.3.2 comes after a silence of the same length.
+const tie = 50 * time.Millisecond
+
 var dialect = execproto.Dialect{
 	Codes:     []string{"NOT_FOUND", "AMBIGUOUS_DUPLICATE_KEY"},
 	NullFails: true,
@@ -80,6 +83,9 @@ func (p *ExecProvider) resolve(ctx context.Context, g *group, c Config, h Host) 
 	}
 	if c.Compat == V2026_3_2 {
 		command.Grace = time.Nanosecond // that release asks no program to end
+		if silence == timeout {         // and blames its silence when both have passed
+			command.Silence, command.Timeout = silence, timeout+tie
+		}
 	}
 	if err := program.Unchanged(); err != nil {
 		return nil, program.check.explain(g, program.path, err)
