@@ -24,7 +24,7 @@ func TestContractOfOpenClaw(t *testing.T) {
 	openclaw := startOpenClaw(t)
 	asked := 0
 	for _, c := range readContract(t) {
-		if c.Compat != secretref.Newest || strings.HasPrefix(c.Ours, "all: ") || c.Config != nil || c.Consume != nil || c.Reasons != nil {
+		if c.Compat != secretref.Newest || strings.HasPrefix(c.Ours, "all: ") {
 			continue
 		}
 		asked++
@@ -34,6 +34,25 @@ func TestContractOfOpenClaw(t *testing.T) {
 				c.askGrammar(t, openclaw)
 			case c.Checks != nil:
 				c.askCheck(t, openclaw)
+			case c.Config != nil:
+				var takes bool
+				openclaw.ask(t, map[string]any{"ask": "config", "config": c.Config}, &takes)
+				if takes != (c.Path == "") {
+					t.Errorf("OpenClaw takes the section: %t", takes)
+				}
+			case c.Consume != nil:
+				var takes bool
+				openclaw.ask(t, map[string]any{"ask": "consume", "value": c.Consume, "expected": c.Expected}, &takes)
+				if takes != (c.Error == "") {
+					t.Errorf("OpenClaw takes the value: %t", takes)
+				}
+			case c.Reasons != nil:
+				for code, want := range c.Reasons {
+					var got logEntry
+					if openclaw.ask(t, map[string]any{"ask": "reason", "code": code}, &got); got != want {
+						t.Errorf("%s: OpenClaw says %v, we %v", code, got, want)
+					}
+				}
 			default:
 				c.askPass(t, openclaw)
 			}

@@ -24,6 +24,14 @@ const group = await find("function normalizeAndGroupSecretRefs(", "normalizeAndG
 const coerce = await find("function coerceSecretRef(", "coerceSecretRef");
 const isRef = await find("function isSecretRef(", "isSecretRef");
 
+const schema = await find("const SecretsConfigSchema =", "SecretsConfigSchema");
+const expected = await find("function isExpectedResolvedSecretValue(", "isExpectedResolvedSecretValue");
+const redacted = await find("function isRedactedSecretValue(", "isRedactedSecretValue");
+const describe = await find("function describeSecretResolutionError(", "describeSecretResolutionError");
+const retryable = await find("function isRetryableSecretDegradationReason(", "isRetryableSecretDegradationReason");
+const providerError = await find("function providerResolutionError(", "providerResolutionError");
+const refError = await find("function refResolutionError(", "refResolutionError");
+
 const failure = (e) => ({ error: e.message, code: e.code ?? "", scope: e.scope ?? "" });
 
 async function pass({ secrets, env, refs, dir, home }) {
@@ -47,7 +55,12 @@ for await (const line of createInterface({ input: process.stdin })) {
   let answer;
   try {
     if (question.ask === "pass") answer = await pass(question);
-    else if (question.ask === "check") {
+    else if (question.ask === "config") answer = schema.safeParse(question.config ?? undefined).success;
+    else if (question.ask === "consume") answer = expected(question.value, question.expected) && !redacted(question.value);
+    else if (question.ask === "reason") {
+      const reason = describe((question.code.startsWith("SECRET_PROVIDER") ? providerError : refError)({ code: question.code, message: "x" }));
+      answer = { reason: reason ?? "secret resolution failed", retryable: retryable(reason) };
+    } else if (question.ask === "check") {
       try {
         group([question.ref]);
         answer = "";
