@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -142,6 +143,36 @@ func (d *database) find(q Query) (Cell, error) {
 		return errStop
 	})
 	return cell, err
+}
+
+// list gives columns of every row of a table, one row after the other.
+func (d *database) list(table string, names []string) ([]Cell, error) {
+	root, columns, err := d.table(table)
+	if err != nil || root == 0 {
+		return nil, err
+	}
+	at := make([]int, len(names))
+	for i, name := range names {
+		if at[i] = slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, name) }); at[i] < 0 {
+			return nil, d.foreign("has a table " + table + " of another layout")
+		}
+	}
+	var cells []Cell
+	left := d.limit
+	err = d.rows(root, func(payload []byte) error {
+		for _, column := range at {
+			v, err := d.value(payload, column)
+			if err != nil {
+				return err
+			}
+			if left -= int64(len(v.bytes)) + 64; left < 0 {
+				return d.foreign("has more in table " + table + " than is read")
+			}
+			cells = append(cells, Cell{Table: true, Found: true, Bytes: append([]byte(nil), v.bytes...), Int: v.number})
+		}
+		return nil
+	})
+	return cells, err
 }
 
 // table gives the root page and the columns of a table; 0 when there is none of that name.

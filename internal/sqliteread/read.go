@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/credresolve/credresolve/internal/safefile"
@@ -37,13 +38,37 @@ const (
 // database and its log; p.MaxBytes is the most that the log and each answer may have, zero: 256 MiB. A database that does not
 // exist is safefile's NotFound. Read returns when ctx is done. It is safe for concurrent use.
 func Read(ctx context.Context, path string, p safefile.Policy, queries ...Query) ([]Cell, error) {
+	return read(ctx, path, p, func(d *database) ([]Cell, error) {
+		cells := make([]Cell, len(queries))
+		for i, q := range queries {
+			var err error
+			if cells[i], err = d.find(q); err != nil {
+				return cells, err
+			}
+		}
+		return cells, nil
+	})
+}
+
+// List gives columns of every row of a table, in the order of the rowids; none when there is no such table. All else is as
+// for Read; p.MaxBytes bounds what is given altogether.
+func List(ctx context.Context, path string, p safefile.Policy, table string, columns ...string) ([][]Cell, error) {
+	cells, err := read(ctx, path, p, func(d *database) ([]Cell, error) { return d.list(table, columns) })
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(slices.Chunk(cells, len(columns))), nil
+}
+
+// read lets look find cells in one committed state of the database.
+func read(ctx context.Context, path string, p safefile.Policy, look func(*database) ([]Cell, error)) ([]Cell, error) {
 	limit := p.MaxBytes
 	if limit == 0 {
 		limit = 256 << 20
 	}
 	p.MaxBytes = 0 // a database holds more than what is asked for
 	for attempt := 1; ; attempt++ {
-		cells, err := safefile.Await(ctx, func() ([]Cell, error) { return once(ctx, path, p, limit, queries) }, wipe)
+		cells, err := safefile.Await(ctx, func() ([]Cell, error) { return once(ctx, path, p, limit, look) }, wipe)
 		if !passing(err) || attempt == attempts {
 			return cells, err
 		}
@@ -69,7 +94,7 @@ func wipe(cells []Cell) {
 }
 
 // once reads, and then looks whether anybody wrote what was read.
-func once(ctx context.Context, path string, p safefile.Policy, limit int64, queries []Query) (cells []Cell, err error) {
+func once(ctx context.Context, path string, p safefile.Policy, limit int64, look func(*database) ([]Cell, error)) (cells []Cell, err error) {
 	f, err := safefile.Open(path, p)
 	if err != nil {
 		return nil, err
@@ -98,18 +123,13 @@ func once(ctx context.Context, path string, p safefile.Policy, limit int64, quer
 			return nil, err
 		}
 	}
-	cells = make([]Cell, len(queries))
 	defer func() {
 		if err != nil {
 			wipe(cells)
 			cells = nil
 		}
 	}()
-	for i, q := range queries {
-		if cells[i], err = d.find(q); err != nil {
-			break
-		}
-	}
+	cells, err = look(d)
 	// What was torn may look malformed, so that this comes before such an error.
 	if changed := f.Unchanged(); changed != nil {
 		return cells, changed
