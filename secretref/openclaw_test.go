@@ -68,20 +68,18 @@ type openclaw struct {
 
 func startOpenClaw(t *testing.T) *openclaw {
 	t.Helper()
-	install := os.Getenv("CREDRESOLVE_OPENCLAW")
-	if install == "" {
-		t.Skip("CREDRESOLVE_OPENCLAW names no folder with OpenClaw")
+	program := os.Getenv("CREDRESOLVE_OPENCLAW") // as scripts/openclaw-setup.sh prints it
+	if program == "" {
+		t.Skip("CREDRESOLVE_OPENCLAW names no OpenClaw")
 	}
-	nodes, _ := filepath.Glob(filepath.Join(install, "node_modules", "node-*-*", "bin", "node"))
-	if len(nodes) == 0 {
-		t.Fatalf("%s has no node_modules/node-*-*/bin/node", install)
-	}
+	install := filepath.Dir(program)
+	node := filepath.Join(install, "node", "bin", "node")
 	script, err := filepath.Abs("testdata/openclaw.mjs")
 	if err != nil {
 		t.Fatal(err)
 	}
 	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), nodes[0], script, filepath.Join(install, "node_modules", "openclaw", "dist"))
+	cmd := exec.CommandContext(t.Context(), node, script, filepath.Join(install, "node_modules", "openclaw", "dist"))
 	cmd.Env = []string{"HOME=" + home, "OPENCLAW_STATE_DIR=" + filepath.Join(home, "state"), "PATH=" + os.Getenv("PATH")}
 	cmd.Dir, cmd.Stderr = home, os.Stderr
 	in, err := cmd.StdinPipe()
