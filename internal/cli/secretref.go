@@ -27,6 +27,7 @@ commands end with OpenClaw's exit statuses.`,
 	}
 	cmd.AddCommand(
 		a.secretrefAudit(),
+		a.secretrefInstall(),
 	)
 	return cmd
 }

@@ -249,3 +249,7 @@ func hexDigit(c byte) (byte, bool) {
 	}
 	return 0, false
 }
+
+// NoSuchID is an id that the client carries and that stands for nothing, whatever the configuration: it is answered with an
+// error of its own by who can answer at all.
+const NoSuchID = "x:"
