@@ -277,7 +277,7 @@ func (c contractCase) pass(t *testing.T) {
 func (c contractCase) setUp(t *testing.T, dir string) (section any, refs []secretref.Ref, expand func(string) string) {
 	t.Helper()
 	if c.Skip == "root" && os.Geteuid() != 0 {
-		t.Skip("needs root, who alone gives files away")
+		t.Skip("needs root: only root can give files away")
 	}
 	c.lay(t, dir)
 	self, err := os.Executable()

@@ -21,7 +21,12 @@ import (
 // its behaviour and not our belief.
 func TestContractOfOpenClaw(t *testing.T) {
 	t.Parallel()
-	openclaw := startOpenClaw(t)
+	// Each works in the directory of the case that it is asked about, so it has one at a time.
+	const together = 3
+	free := make(chan *openclaw, together)
+	for range together {
+		free <- startOpenClaw(t)
+	}
 	asked := 0
 	for _, c := range readContract(t) {
 		if c.Compat != secretref.Newest || strings.HasPrefix(c.Ours, "all: ") {
@@ -29,6 +34,9 @@ func TestContractOfOpenClaw(t *testing.T) {
 		}
 		asked++
 		t.Run(strings.ReplaceAll(c.Name, "/", "|"), func(t *testing.T) {
+			t.Parallel()
+			openclaw := <-free
+			defer func() { free <- openclaw }()
 			switch {
 			case c.In != nil:
 				c.askGrammar(t, openclaw)
@@ -68,18 +76,17 @@ type openclaw struct {
 
 func startOpenClaw(t *testing.T) *openclaw {
 	t.Helper()
-	program := os.Getenv("CREDRESOLVE_OPENCLAW") // as scripts/openclaw-setup.sh prints it
+	program := os.Getenv("CREDRESOLVE_OPENCLAW")
 	if program == "" {
-		t.Skip("CREDRESOLVE_OPENCLAW names no OpenClaw")
+		t.Skip("needs OpenClaw: scripts/openclaw-setup.sh DIR installs it and prints what CREDRESOLVE_OPENCLAW has to name")
 	}
 	install := filepath.Dir(program)
-	node := filepath.Join(install, "node", "bin", "node")
 	script, err := filepath.Abs("testdata/openclaw.mjs")
 	if err != nil {
 		t.Fatal(err)
 	}
 	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), node, script, filepath.Join(install, "node_modules", "openclaw", "dist"))
+	cmd := exec.CommandContext(t.Context(), filepath.Join(install, "node", "bin", "node"), script, filepath.Join(install, "node_modules", "openclaw", "dist"))
 	cmd.Env = []string{"HOME=" + home, "OPENCLAW_STATE_DIR=" + filepath.Join(home, "state"), "PATH=" + os.Getenv("PATH")}
 	cmd.Dir, cmd.Stderr = home, os.Stderr
 	in, err := cmd.StdinPipe()

@@ -18,7 +18,7 @@ import (
 )
 
 // canary is a value that must show nowhere.
-const canary = "sk-canary-5f0c7d"
+const canary = "sk-c4nary-5f0c7d"
 
 // providersOf has one provider of each source that holds the canary, and some that fail while they do.
 func providersOf(t *testing.T) (secretref.Config, secretref.Host, []secretref.Ref) {
