@@ -27,13 +27,11 @@ var (
 	errFence   = backend.Errorf(backend.CodeUnavailable, "OpenClaw is just refreshing the auth profile")
 	errFailed  = &backend.Error{Code: backend.CodeAuthRequired, Reason: "OpenClaw could not refresh the auth profile", Remedy: "sign in again: openclaw models auth login"}
 
-	errText     = backend.Errorf(backend.CodeUnsupported, "an auth profile holds texts in UTF-8 alone")
-	errBlank    = backend.Errorf(backend.CodeUnsupported, "an auth profile holds no empty secret")
-	errMaskedIn = backend.Errorf(backend.CodeUnsupported, "the value is what a redaction leaves of a secret, which OpenClaw refuses")
-	errExists   = backend.Errorf(backend.CodeConflict, "the auth profile exists already")
-	errNone     = backend.Errorf(backend.CodeConflict, "there is no such auth profile of the agent's own")
-	errChanged  = backend.Errorf(backend.CodeConflict, "the auth profiles have changed since that version")
-	errPinned   = backend.Errorf(backend.CodeUnsupported, "a version cannot be written")
+	errFields  = backend.Errorf(backend.CodeUnsupported, "an auth profile holds fields in UTF-8 alone")
+	errExists  = backend.Errorf(backend.CodeConflict, "the auth profile exists already")
+	errNone    = backend.Errorf(backend.CodeConflict, "there is no such auth profile of the agent's own")
+	errChanged = backend.Errorf(backend.CodeConflict, "the auth profiles have changed since that version")
+	errPinned  = backend.Errorf(backend.CodeUnsupported, "a version cannot be written")
 )
 
 // errRef refuses a profile whose secret is a SecretRef.

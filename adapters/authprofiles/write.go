@@ -29,7 +29,7 @@ func (b *writable) Put(ctx context.Context, req backend.Request, v backend.Value
 	if v.Fields != nil {
 		text, err := backend.FieldsToJSON(v.Fields)
 		if err != nil {
-			return "", errText
+			return "", errFields
 		}
 		defer clear(text)
 		secret = backend.NewSecret(text)
@@ -38,7 +38,7 @@ func (b *writable) Put(ctx context.Context, req backend.Request, v backend.Value
 		defer clear(text)
 		secret = backend.NewSecret(text)
 	}
-	if err := b.checkSecret(secret); err != nil {
+	if err := authstore.CheckSecret(secret); err != nil {
 		return "", err
 	}
 	entry := authstore.Entry{Type: b.config.WriteAs, Provider: provider, Secret: secret, Metadata: authstore.Mark("", "")}
@@ -99,24 +99,6 @@ func checkWrite(ctx context.Context, req backend.Request) (provider string, err 
 		return "", errWriteID
 	}
 	return provider, nil
-}
-
-func (b *writable) checkSecret(s backend.Secret) error {
-	valid := false
-	_ = s.Use(func(text []byte) error {
-		valid = utf8.Valid(text)
-		return nil
-	})
-	p := authstore.Profile{Secret: s}
-	switch {
-	case !valid:
-		return errText
-	case p.Blank():
-		return errBlank
-	case p.Masked():
-		return errMaskedIn
-	}
-	return nil
 }
 
 func holds(stores *authstore.Stores, id string, cond backend.Condition) error {

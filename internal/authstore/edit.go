@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/json5"
@@ -40,6 +41,32 @@ func Mark(ref, revision string) map[string]string {
 		m["revision"] = revision
 	}
 	return m
+}
+
+// The secrets that no profile holds.
+var (
+	errText   = backend.Errorf(backend.CodeUnsupported, "an auth profile holds texts in UTF-8 alone")
+	errBlank  = backend.Errorf(backend.CodeUnsupported, "an auth profile holds no empty secret")
+	errMasked = backend.Errorf(backend.CodeUnsupported, "the value is what a redaction leaves of a secret, which OpenClaw refuses")
+)
+
+// CheckSecret fails for what OpenClaw would not take as a secret, or JSON cannot hold.
+func CheckSecret(s backend.Secret) error {
+	valid := false
+	_ = s.Use(func(text []byte) error {
+		valid = utf8.Valid(text)
+		return nil
+	})
+	p := Profile{Secret: s}
+	switch {
+	case !valid:
+		return errText
+	case blank(s):
+		return errBlank
+	case p.Masked():
+		return errMasked
+	}
+	return nil
 }
 
 // ref is a Ref as JSON has it.

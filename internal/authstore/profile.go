@@ -47,9 +47,6 @@ func (r Ref) String() string { return r.Source + ":" + r.Provider + ":" + r.ID }
 // Managed reports whether this project wrote the profile.
 func (p *Profile) Managed() bool { return p.Metadata["managedBy"] == ManagedBy }
 
-// Blank reports whether the profile has no secret, or one of white space alone.
-func (p *Profile) Blank() bool { return blank(p.Secret) }
-
 // ProviderOf gives the provider in the id PROVIDER:NAME of a profile.
 func ProviderOf(id string) (provider string, ok bool) {
 	provider, name, ok := strings.Cut(id, ":")

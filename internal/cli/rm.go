@@ -52,7 +52,7 @@ func (a *app) rm() *cobra.Command {
 			if err != nil {
 				return writeFailed(ref, late(ctx, err), backend.Condition{})
 			}
-			return nil
+			return a.endCopies(ctx, ref)
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

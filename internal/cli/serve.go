@@ -14,6 +14,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
+	"github.com/credresolve/credresolve/internal/openclaw"
 	"github.com/credresolve/credresolve/internal/server"
 )
 
@@ -105,6 +106,7 @@ func (a *app) openServer(ctx context.Context, f serveFlags, ready func()) (*serv
 			*path = filepath.Join(dir, *path)
 		}
 	}
+	copies := profileCopies{openclaw.Copies{Dir: state}, a}
 	return server.Open(ctx, server.Options{
 		Load: func(ctx context.Context) (*config.File, error) {
 			file, err := a.loadFile(ctx, at.Path)
@@ -125,6 +127,8 @@ func (a *app) openServer(ctx context.Context, f serveFlags, ready func()) (*serv
 		Version: readBuildInfo().Version,
 		Log:     a.serveLog(f),
 		Stdout:  a.stdout,
+		Copied:  copies.refs,
+		Revoked: copies.end,
 		Ready:   ready,
 	})
 }

@@ -464,6 +464,9 @@ func (s *Server) revoke(req *request) {
 	}
 	defer end()
 	err = req.caller.view.Revoke(ctx, body.Ref)
+	if req.caller.subject == (credref.Subject{}) { // a copy is everybody's
+		s.revoked(ctx, body.Ref) // also of what this process does not know, or cannot end at its store
+	}
 	if k := s.keeper.Load(); k != nil {
 		if kept := k.Flush(ctx); err == nil {
 			err = kept

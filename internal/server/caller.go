@@ -48,12 +48,13 @@ func connOf(ctx context.Context) *conn {
 type caller struct {
 	consumer *policy.Consumer
 	view     *resolver.View
-	limiter  *rate.Limiter // nil: none
-	session  *session      // nil: none
+	subject  credref.Subject // the view's
+	limiter  *rate.Limiter   // nil: none
+	session  *session        // nil: none
 }
 
 func (s *Server) newCaller(st *state, c *policy.Consumer, subject credref.Subject) *caller {
-	return &caller{consumer: c, view: s.resolver.For(subject), limiter: st.rates.limiter(c)}
+	return &caller{consumer: c, view: s.resolver.For(subject), subject: subject, limiter: st.rates.limiter(c)}
 }
 
 // meet makes the conn of a new connection.

@@ -163,7 +163,9 @@ func (s *Server) end() error {
 	defer cancel()
 	st := s.state.Load()
 	if st.serve.RevokeOnExit {
+		tell := s.watchCopies(ctx)
 		n, err := s.resolver.RevokeLeases(ctx)
+		tell()
 		s.log.Info("revoked leases", "count", n)
 		if err != nil {
 			s.log.Warn("not all leases were revoked", "code", string(backend.CodeOf(err)))

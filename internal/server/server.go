@@ -48,6 +48,10 @@ type Options struct {
 	Log *slog.Logger
 	// Stdout is where an audit log goes that is to go there.
 	Stdout *os.File
+	// Copied gives the refs of which there are copies elsewhere, in OpenClaw's auth profiles; nil: there are none.
+	Copied func() []credref.Ref
+	// Revoked is called when a credential was revoked here, to remove the copies of it; nil: nobody.
+	Revoked func(context.Context, credref.Ref) error
 	// Ready is called once, when the sidecar is listening and has fetched what was declared; nil: nobody.
 	Ready func()
 }
