@@ -385,7 +385,7 @@ func (f *finding) addMemory(a agent) {
 		provider = "openai"
 	}
 	f.add("memory-provider:"+a.id, unless(f.memoryOn(a), "the agent or its memory search is disabled"),
-		defaults, own, a.entry["enabled"], provider, f.section("models", "providers")[provider])
+		defaults, own, a.entry["enabled"], provider, f.section("models", "providers")) // which of them it takes is up to plugins
 }
 
 func (f *finding) sandbox() {
