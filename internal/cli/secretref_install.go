@@ -67,6 +67,7 @@ type proof struct {
 
 func (a *app) secretrefInstall() *cobra.Command {
 	var f installFlags
+	var p profileFlags
 	cmd := &cobra.Command{
 		Use:   "install [HOME]",
 		Short: "Make this program a secret provider of OpenClaw",
@@ -79,17 +80,31 @@ others. One that belongs to root, as in /usr/local/bin, is refused: --copy puts 
 user. Run it again after an update.
 
 Before anything is written, the new entry resolves one id by OpenClaw's rules: that of --prove, else one that the
-configuration of OpenClaw refers to, else an alias. Where there is none of these, the program must answer at all.`,
+configuration of OpenClaw refers to, else an alias. Where there is none of these, the program must answer at all.
+
+With --profile an auth profile takes its secret from here: the SecretRef of --ref stands in the profile afterwards, and its
+plain secret is gone, once OpenClaw's provider was seen to resolve it. Profiles in a database are OpenClaw's to write:
+--plan-out gives a plan for that. With --write-through the secret itself is written, into an auth-profiles.json alone,
+marked, and removed again when it is revoked through the sidecar, deleted by rm, or by --remove.`,
 		Example: `  credresolve secretref install --for openclaw
   credresolve secretref install --for openclaw --copy --prove app/kv/app/db#password
-  credresolve secretref install --for openclaw --dry-run --output json ~/.openclaw`,
+  credresolve secretref install --for openclaw --dry-run --output json ~/.openclaw
+  credresolve secretref install --profile openai:default --ref cred://app/kv/app/openai#key
+  credresolve secretref install --profile openai:shared --ref cred://app/kv/app/openai#key --write-through`,
 		Args:              between(0, 1, "one state directory or configuration file at most"),
 		ValidArgsFunction: completeHome,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := a.bounded(cmd.Context())
 			defer cancel()
 			a.timeout = 0
-			err := a.install(ctx, f, args)
+			about, err := p.asked(cmd)
+			switch {
+			case err != nil:
+			case about:
+				err = a.installProfile(ctx, p, args, f.provider, f.dryRun, *f.output)
+			default:
+				err = a.install(ctx, f, args)
+			}
 			var own *exit
 			if err != nil && !errors.As(err, &own) && stopped(ctx) == nil {
 				return &exit{1, err} // as the commands of OpenClaw that write
@@ -111,6 +126,7 @@ configuration of OpenClaw refers to, else an alias. Where there is none of these
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	f.output = outputFlag(cmd)
+	p.add(cmd)
 	return cmd
 }
 
