@@ -461,7 +461,7 @@ func completed(t *testing.T, args ...string) (words []string) {
 func TestDocsNameEveryCommandAndFlag(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
-	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/configuration.md", "docs/sidecar.md", "docs/openclaw.md"} {
+	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/configuration.md", "docs/sidecar.md", "docs/openclaw.md", "docs/auth-profiles.md", "docs/secretref.md"} {
 		text.WriteString(strings.Join(read(t, name).lines, "\n"))
 	}
 	var documented []string
@@ -475,7 +475,7 @@ func TestDocsNameEveryCommandAndFlag(t *testing.T) {
 	if got := slices.Compact(documented); len(commands) < 10 || !slices.Equal(got, slices.Sorted(slices.Values(commands))) {
 		t.Errorf("docs/cli.md lists the commands %v, there are %v", got, commands)
 	}
-	lines := [][]string{{}, {"config", "check"}, {"config", "path"}, {"config", "schema"}, {"policy", "test"}, {"secretref", "install"}}
+	lines := [][]string{{}, {"config", "check"}, {"config", "path"}, {"config", "schema"}, {"policy", "test"}, {"secretref", "install"}, {"secretref", "audit"}, {"secretref", "explain"}}
 	for _, c := range commands {
 		lines = append(lines, []string{c})
 	}

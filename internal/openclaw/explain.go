@@ -349,7 +349,7 @@ func (e *explainer) explain(ref secretref.Ref) Explanation {
 		}
 		add("the variable %s is set and not blank", id)
 	case secretref.File:
-		add("%s is a regular file, no link, with one name, of this user, and closed to group and others", e.Path(p.File.Path))
+		add("%s is a regular file, no link, with one name, of this user, and closed to group and others", p.File.Path)
 		add("it has %d bytes at most, and is read within %v", orElse(p.File.MaxBytes, 1<<20), orElse(p.File.Timeout, 5*time.Second))
 		if p.File.Mode == secretref.ModeSingleValue {
 			add("the id is value; the content is the file without one line break at its end")
