@@ -95,8 +95,8 @@ func TestFallbacks(t *testing.T) {
 			t.Errorf("%s: %v, want ErrUnsupported", name, err)
 		}
 	}
-	if c, err := backend.Refresh(ctx, p, backend.Request{ID: "a"}, have); err != nil || c == nil {
-		t.Errorf("refresh: %v, %v", c, err)
+	if g, err := backend.Refresh(ctx, p, backend.Request{ID: "a"}, &backend.Grant{Credential: have}); err != nil || g.Credential == nil {
+		t.Errorf("refresh: %v, %v", g, err)
 	}
 	if found, known, err := backend.ParseFile(ctx, p, "f", have.Secret); known || found != nil || err != nil {
 		t.Errorf("parse: %v, %v, %v", found, known, err)

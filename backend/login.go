@@ -5,17 +5,27 @@ import (
 	"time"
 )
 
-// Login is a Backend whose credentials a person must first consent to.
+// Login is a Backend whose credentials a person must first consent to. It keeps nothing of what a login gave: that is the
+// caller's, which hands it to Refresh.
 type Login interface {
 	Backend
-	// StartLogin begins a login and returns at once.
-	StartLogin(ctx context.Context, s Subject) (LoginState, error)
-	// SubmitLogin gives what the person entered: a pasted URL, a code, an API key.
+	// StartLogin begins a login for the credential that req names, and returns at once. The login goes on until it ends, is
+	// cancelled, expires, or the Backend is closed; ctx bounds the start alone.
+	StartLogin(ctx context.Context, req Request, o LoginOptions) (LoginState, error)
+	// SubmitLogin gives what the person entered: a pasted URL, a code, an API key, by the name of the field.
 	SubmitLogin(ctx context.Context, state string, input map[string]Secret) (LoginState, error)
 	// PollLogin tells how a login stands; ErrNotFound for a state that is unknown or long gone.
 	PollLogin(ctx context.Context, state string) (LoginState, error)
 	// CancelLogin ends a login and stores nothing of it; one that has ended already is no error.
 	CancelLogin(ctx context.Context, state string) error
+}
+
+// LoginOptions say how a person can be reached. A Backend that knows one way alone takes it.
+type LoginOptions struct {
+	// Device asks for a code that is entered on another device.
+	Device bool
+	// NoRedirect: the person's browser cannot come back to this machine, and the URL at which it ends is submitted.
+	NoRedirect bool
 }
 
 // LoginStatus is how far a login is.
@@ -30,7 +40,7 @@ const (
 	LoginCancelled LoginStatus = "cancelled"
 )
 
-// LoginState is a login under way. State names it; nothing here is secret but what a person must see to log in.
+// LoginState is a login under way. State names it; nothing here is secret but Grant, and what a person must see to log in.
 type LoginState struct {
 	State    string
 	Status   LoginStatus
@@ -39,6 +49,19 @@ type LoginState struct {
 	UserCode string
 	Expires  time.Time
 	Interval time.Duration // how long to wait between polls
+	// Grant is what the login gave. It is set in the one answer that first says LoginSuccess, whose caller keeps it; it is
+	// never sent anywhere.
+	Grant *Grant
+}
+
+// Grant is a credential and what its successor is made from.
+type Grant struct {
+	Credential *Credential
+	// Refresh is what the store takes for a successor, a refresh token; the zero Secret when only a new login gives one. It
+	// is never handed out with the credential.
+	Refresh Secret
+	// About tells of the grant what the Backend wants to find again, such as issuer and subject; nothing in it is secret.
+	About map[string]string
 }
 
 // AsLogin gives b as a Login, or errors.ErrUnsupported.

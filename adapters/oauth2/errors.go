@@ -1,0 +1,87 @@
+package oauth2
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+// The errors that do not depend on an answer.
+var (
+	errClosed     = backend.Errorf(backend.CodeUnavailable, "the provider is closed")
+	errVersion    = backend.Errorf(backend.CodeUnsupported, "tokens have no versions")
+	errOnlyID     = &backend.Error{Code: backend.CodeInvalidID, Reason: "nobody logs in here, so that there is one token alone", Remedy: `write the id as "default"`}
+	errNoLogin    = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has logged in", Remedy: "log in with: credresolve login PROVIDER"}
+	errNoRefresh  = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the token has ended, and the server gave no refresh token", Remedy: "log in again; offline access may have to be asked for in scopes"}
+	errNoState    = backend.Errorf(backend.CodeNotFound, "there is no such login, or it ended long ago")
+	errNotNeeded  = backend.Errorf(backend.CodeUnsupported, "nobody logs in with this grant: the client has credentials of its own")
+	errMany       = backend.Errorf(backend.CodeThrottled, "too many logins are under way")
+	errForged     = backend.Errorf(backend.CodeDenied, "the answer belongs to another login, or was forged")
+	errOtherIss   = backend.Errorf(backend.CodeDenied, "the answer comes from another issuer than the one that was asked")
+	errNoCode     = &backend.Error{Code: backend.CodeUsage, Reason: "the URL holds no code", Remedy: "paste the whole address at which the browser ended"}
+	errNoURL      = &backend.Error{Code: backend.CodeUsage, Reason: "a login takes one field, url", Remedy: "submit the address at which the browser ended"}
+	errNoRevoke   = backend.Errorf(backend.CodeUnsupported, "the server has no endpoint at which tokens are revoked")
+	errClientKey  = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "client_key is no private key in PEM that signs", Remedy: "give an RSA, ECDSA or Ed25519 key, not encrypted"}
+	errNoEndpoint = backend.Errorf(backend.CodeInvalidConfig, "the server does not tell an endpoint for this grant")
+)
+
+// meaning is what an error code of the server means for a step.
+type meaning struct {
+	code   backend.Code
+	reason string
+	remedy string
+}
+
+// refusals are the error codes that standards name: RFC 6749 (4.1.2.1, 5.2), 8628 (3.5), 8693 (2.2.2), 8707 (2), 7009 (2.2.1)
+// and OpenID Connect Core (3.1.2.6). Others are shown as "an error of its own".
+var refusals = map[string]meaning{
+	"invalid_request":            {backend.CodeInvalidConfig, "invalid_request: it does not understand the request", "see grant, client_auth and parameters"},
+	"invalid_client":             {backend.CodeAuthRequired, "invalid_client: it does not accept the client's credentials", "see client_id, client_secret and client_auth"},
+	"invalid_grant":              {backend.CodeAuthRequired, "invalid_grant: what the token was to be made from has ended or was revoked", "log in again"},
+	"unauthorized_client":        {backend.CodeDenied, "unauthorized_client: this client may not use this grant", "allow the grant to the client at the server"},
+	"unsupported_grant_type":     {backend.CodeInvalidConfig, "unsupported_grant_type: it does not know this grant", "set another grant"},
+	"unsupported_response_type":  {backend.CodeInvalidConfig, "unsupported_response_type: it gives no codes", "set another grant"},
+	"invalid_scope":              {backend.CodeInvalidConfig, "invalid_scope: a scope is unknown, malformed, or more than was granted", "see scopes"},
+	"invalid_target":             {backend.CodeInvalidConfig, "invalid_target: it does not know the audience or resource", "see audience and resource"},
+	"access_denied":              {backend.CodeDenied, "access_denied: the login was refused", ""},
+	"expired_token":              {backend.CodeExpired, "expired_token: the code was not used in time", "begin the login again"},
+	"server_error":               {backend.CodeUnavailable, "server_error: it failed inside", ""},
+	"temporarily_unavailable":    {backend.CodeUnavailable, "temporarily_unavailable: it is overloaded or in maintenance", ""},
+	"unsupported_token_type":     {backend.CodeUnsupported, "unsupported_token_type: it does not revoke tokens of this type", ""},
+	"interaction_required":       {backend.CodeAuthRequired, "interaction_required: a person must be asked", "log in again"},
+	"login_required":             {backend.CodeAuthRequired, "login_required: a person must log in", "log in again"},
+	"consent_required":           {backend.CodeAuthRequired, "consent_required: a person must consent", "log in again"},
+	"account_selection_required": {backend.CodeAuthRequired, "account_selection_required: a person must choose an account", "log in again"},
+}
+
+// refused gives the error for an answer of the server that is none, at a step such as "the exchange of the code".
+func (b *Backend) refused(step string, status int, name string, wait time.Duration) error {
+	if m, ok := refusals[name]; ok && status != http.StatusTooManyRequests && status < http.StatusInternalServerError {
+		e := &backend.Error{Code: m.code, Reason: b.target + ": " + step + ": " + m.reason, Remedy: m.remedy}
+		if m.code.Retryable() {
+			e.RetryAfter = wait
+		}
+		return e
+	}
+	e := &backend.Error{Code: backend.CodeInternal, Reason: b.target + ": " + step + ": it refused with status " + strconv.Itoa(status) + " and an error of its own"}
+	switch {
+	case status == http.StatusTooManyRequests:
+		e.Code, e.Reason, e.RetryAfter = backend.CodeThrottled, b.target+": "+step+": too many requests", wait
+	case status >= http.StatusInternalServerError:
+		e.Code, e.Reason, e.RetryAfter = backend.CodeUnavailable, b.target+": "+step+": it failed with status "+strconv.Itoa(status), wait
+	case status >= 300 && status < 400:
+		e.Code, e.Reason, e.Remedy = backend.CodeUnavailable, b.target+": "+step+": it redirects elsewhere, which is not followed", "see issuer and endpoints"
+	case status == http.StatusUnauthorized:
+		e.Code = backend.CodeAuthRequired
+	case status == http.StatusForbidden:
+		e.Code = backend.CodeDenied
+	}
+	return e
+}
+
+// garbled gives the error for an answer that no server of the standards gives.
+func (b *Backend) garbled(step, what string) error {
+	return &backend.Error{Code: backend.CodeUnavailable, Reason: b.target + ": " + step + ": " + what, Remedy: "see that issuer and endpoints are an authorization server's"}
+}
