@@ -229,7 +229,7 @@ func (c contractCase) reasons(t *testing.T) {
 }
 
 func (c contractCase) pass(t *testing.T) {
-	dir := t.TempDir()
+	dir := caseDir(t)
 	section, refs, expand := c.setUp(t, dir)
 	config, err := secretref.DecodeConfig(section, c.Compat)
 	if err != nil {
@@ -271,6 +271,16 @@ func (c contractCase) pass(t *testing.T) {
 			t.Errorf("it took %v, want at least %s", took, c.Took.AtLeast)
 		}
 	}
+}
+
+// caseDir is a directory of a case, by its path without links, which is the one that errors name.
+func caseDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // setUp lays the case's files in dir, and gives its section and refs.

@@ -160,7 +160,7 @@ func (c contractCase) askCheck(t *testing.T, o *openclaw) {
 }
 
 func (c contractCase) askPass(t *testing.T, o *openclaw) {
-	dir := t.TempDir()
+	dir := caseDir(t)
 	section, refs, expand := c.setUp(t, dir)
 	env := c.Env
 	if c.AllEnv != "" {
