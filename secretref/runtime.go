@@ -351,6 +351,7 @@ func isolatedReason(e *Error, profile bool) string {
 func (s *Snapshot) settle(g *ownerGroup, targets []Target, values []backend.Secret, fault *ownerFault, before *Snapshot) {
 	record := &ownerRecord{state: OwnerReady, keys: g.keys, digest: g.digest, values: make(map[string]backend.Secret)}
 	for i, t := range g.targets {
+		record.refs = append(record.refs, targets[t].Ref)
 		record.values[targets[t].Ref.Key()] = values[i]
 	}
 	var unavailable error
@@ -437,13 +438,30 @@ func (r *Runtime) emitFailed(p *prepared, c Config, before *Snapshot) {
 		return
 	}
 	var hit []OwnerFailure
+	add := func(owner Owner, keeps bool) {
+		f := OwnerFailure{Owner: owner, State: OwnerCold, Reason: e.LogReason()}
+		if keeps {
+			f.State = OwnerStale
+		}
+		hit = append(hit, f)
+	}
+	now := make(map[groupKey]bool)
 	for _, g := range p.groups {
+		now[groupKey{g.owner, g.profile}] = true
 		if g.owner.Mapped() && slices.ContainsFunc(g.targets, func(t int) bool { return e.concerns(p.targets[t].Ref) }) {
-			f := OwnerFailure{Owner: g.owner, State: OwnerCold, Reason: e.LogReason()}
-			if p.next.lastGood(g, p.targets, before) != nil {
-				f.State = OwnerStale
+			add(g.owner, p.next.lastGood(g, p.targets, before) != nil)
+		}
+	}
+	for _, key := range before.ownersBut(now) { // which stay, since the snapshot does
+		was := before.owners[key]
+		theirs := 0
+		for _, ref := range was.refs {
+			if e.concerns(ref) {
+				theirs++
 			}
-			hit = append(hit, f)
+		}
+		if theirs > 0 {
+			add(key.owner, theirs == len(was.refs) && was.state != OwnerCold && was.digest != "" && sameProvider(c, before.config, e.Provider))
 		}
 	}
 	if len(hit) == 0 {

@@ -272,6 +272,13 @@ func TestActivations(t *testing.T) {
 				told:   []string{"OWNER_UNAVAILABLE stale provider:openai", "DEGRADED stale provider:openai", "PROVIDER_DEGRADED file:vault stale provider:openai", "RELOADER_DEGRADED"},
 				values: map[string]string{openai: "a1"}, count: 1},
 		}},
+		{"a provider goes away under an owner that the new configuration lacks", "the owner is told of too, since the snapshot that stays has it", []step{
+			{set: []string{"T", "t1"}, file: `{"a": "a1", "t": "t1"}`, targets: []Target{modelKey("openai", fileRef("/a"), "d"), gatewayToken(env("T"))},
+				told: []string{"GATEWAY_AUTH_SURFACE active gateway.auth.token"}},
+			{file: "-", targets: []Target{gatewayToken(fileRef("/t"))}, fails: "gateway.auth.token",
+				told:   []string{"PROVIDER_DEGRADED file:vault cold gateway:ingress-auth stale provider:openai", "RELOADER_DEGRADED"},
+				values: map[string]string{openai: "a1", token: "t1"}},
+		}},
 		{"policy", "what policy denies is strict, and no event says that it may come back", []step{
 			{set: []string{"A", "a1"}, targets: []Target{modelKey("openai", env("A"), "d")}},
 			{targets: []Target{modelKey("openai", Ref{Env, "few", "A"}, "d")}, fails: openai, values: map[string]string{openai: "a1"}},

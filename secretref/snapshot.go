@@ -31,7 +31,8 @@ type place struct {
 // ownerRecord is what a later activation needs to know to let an owner keep its values.
 type ownerRecord struct {
 	state  OwnerState
-	keys   []string // of its refs, sorted
+	refs   []Ref
+	keys   []string // of refs, sorted
 	digest string
 	values map[string]backend.Secret // by key of the ref
 }
@@ -129,6 +130,21 @@ func (s *Snapshot) Paths() []string {
 		out = append(out, p)
 	}
 	slices.Sort(out)
+	return out
+}
+
+// ownersBut are the owners that are not among those given, sorted.
+func (s *Snapshot) ownersBut(given map[groupKey]bool) []groupKey {
+	if s == nil {
+		return nil
+	}
+	var out []groupKey
+	for key := range s.owners {
+		if !given[key] {
+			out = append(out, key)
+		}
+	}
+	slices.SortFunc(out, func(a, b groupKey) int { return compareOwners(a.owner, b.owner) })
 	return out
 }
 

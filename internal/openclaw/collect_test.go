@@ -31,8 +31,14 @@ type collected struct {
 
 func startCollector(t *testing.T) *collector {
 	t.Helper()
+	return startScript(t, "testdata/collect.mjs")
+}
+
+// startScript starts a script over OpenClaw's own code.
+func startScript(t *testing.T, name string) *collector {
+	t.Helper()
 	install := installed(t)
-	script, err := filepath.Abs("testdata/collect.mjs")
+	script, err := filepath.Abs(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +64,10 @@ func startCollector(t *testing.T) *collector {
 	return &collector{in, bufio.NewReader(out)}
 }
 
-// ask gives what OpenClaw collects; false when it refuses the document.
-func (c *collector) ask(t *testing.T, document any, env map[string]string) ([]collected, bool) {
+// line puts one question and gives the line that answers it.
+func (c *collector) line(t *testing.T, question any) []byte {
 	t.Helper()
-	line, err := json.Marshal(map[string]any{"config": document, "env": env})
+	line, err := json.Marshal(question)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +78,21 @@ func (c *collector) ask(t *testing.T, document any, env map[string]string) ([]co
 	if err != nil {
 		t.Fatal(err)
 	}
+	return said
+}
+
+func (c *collector) question(t *testing.T, question, answer any) {
+	t.Helper()
+	said := c.line(t, question)
+	if err := json.Unmarshal(said, answer); err != nil {
+		t.Fatalf("OpenClaw says %s: %v", said, err)
+	}
+}
+
+// ask gives what OpenClaw collects; false when it refuses the document.
+func (c *collector) ask(t *testing.T, document any, env map[string]string) ([]collected, bool) {
+	t.Helper()
+	said := c.line(t, map[string]any{"config": document, "env": env})
 	var list []collected
 	if json.Unmarshal(said, &list) != nil {
 		return nil, false
