@@ -68,7 +68,7 @@ func TestRuntimeIsThatOfOpenClaw(t *testing.T) {
 					if err == nil {
 						ours = string(v.Reveal())
 					}
-					want := valueAt(them.Config, target.Path)
+					want := theirValue(them.Config, target.Path)
 					if ours != want && s.shared[target.Ref] && ours != "cold" && want != "cold" {
 						// OpenClaw files what may be kept by ref alone: an owner can get back what another one kept.
 						break steps
@@ -244,8 +244,8 @@ func (s *sequence) activate(t *testing.T) (secretref.Report, error) {
 	return report, err
 }
 
-// valueAt is the text at a path of a configuration; a ref that is left is a cold owner's.
-func valueAt(v any, path string) string {
+// theirValue is the text at a path of a configuration; a ref that is left is a cold owner's.
+func theirValue(v any, path string) string {
 	for key := range strings.SplitSeq(path, ".") {
 		v = object(v)[key]
 	}
