@@ -55,7 +55,8 @@ func TargetsIn(root any, g secretref.Grammar, lookupEnv func(string) (string, bo
 
 // ProfileTargets finds the refs of a decoded store of auth profiles. store is nil or a map[string]any, name is how the
 // store is called in paths, and root the configuration beside it. It fails when a profile that holds oauth has a ref,
-// which openclaw refuses as a whole.
+// which openclaw refuses as a whole. Eligible is what type, mode and expiry allow; that a profile and the configuration may
+// name different providers is left out, since plugins decide which names are one.
 func ProfileTargets(store any, name string, root any, g secretref.Grammar, now time.Time) ([]secretref.Target, error) {
 	profiles := member(store, "profiles")
 	configured := member(member(root, "auth"), "profiles")
