@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -242,7 +241,7 @@ func (d *decoder) alias(o object, key string) string {
 	_, given := o.members[key]
 	alias := d.text(o, key)
 	if given && !ValidAlias(alias) {
-		d.fault(o.at(key), "must be the name of a provider, which matches /%s/", aliasPattern)
+		d.fault(o.at(key), "must be the name of a provider, which matches /%s/", aliasForm)
 	}
 	return alias
 }
@@ -318,8 +317,8 @@ func (d *decoder) texts(o object, key string, most int, check func(path, text st
 }
 
 func (d *decoder) name(path, text string) {
-	if !namePattern.MatchString(text) {
-		d.fault(path, "must be the name of an environment variable, which matches /%s/", namePattern)
+	if !nameForm.matches(text) {
+		d.fault(path, "must be the name of an environment variable, which matches /%s/", nameForm)
 	}
 }
 
@@ -338,11 +337,18 @@ func (d *decoder) directory(path, text string) {
 // length counts as JavaScript does, in units of UTF-16.
 func length(s string) int { return len(utf16.Encode([]rune(s))) }
 
-var windowsPath = regexp.MustCompile(`^(?:[A-Za-z]:[\\/]|\\\\[^\\]+\\[^\\]+)`)
-
 // absolute takes the paths of either system on both, since one configuration may serve both.
 func absolute(path string) bool {
-	return strings.HasPrefix(path, "/") || filepath.IsAbs(path) || windowsPath.MatchString(path)
+	return strings.HasPrefix(path, "/") || filepath.IsAbs(path) || windowsPath(path)
+}
+
+// windowsPath reports whether path starts with a drive and a slash, or with a server and a share.
+func windowsPath(path string) bool {
+	if rest, ok := strings.CutPrefix(path, `\\`); ok {
+		server, share, _ := strings.Cut(rest, `\`)
+		return server != "" && share != "" && share[0] != '\\'
+	}
+	return len(path) > 2 && class{upper: true, lower: true}.has(path[0]) && path[1] == ':' && (path[2] == '\\' || path[2] == '/')
 }
 
 // safeExecutable reports whether command can be nothing but a program's name, also to a shell.

@@ -1,7 +1,6 @@
 package secretref
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -66,16 +65,14 @@ func (n *node) find(pointer string, c Compat) (found *node, missing string) {
 // greatestIndex is the last item of an array that a pointer reaches.
 const greatestIndex = 100000
 
-var (
-	canonicalIndex = regexp.MustCompile(`^(?:0|[1-9][0-9]*)$`)
-	leadingNumber  = regexp.MustCompile(`^[+-]?[0-9]+`)
-)
-
 // arrayIndex reads an index, -1 where segment is none. Release 2026.3.2 took whatever starts with a number.
 func arrayIndex(segment string, c Compat) int {
 	if c == V2026_3_2 {
-		segment = leadingNumber.FindString(strings.TrimLeftFunc(segment, isSpace))
-	} else if !canonicalIndex.MatchString(segment) {
+		segment = strings.TrimLeftFunc(segment, isSpace)
+		sign := strings.IndexFunc(segment, func(r rune) bool { return r != '+' && r != '-' }) // at most one counts: Atoi takes no two
+		digits := strings.TrimLeft(segment[max(sign, 0):], "0123456789")
+		segment = strings.TrimSuffix(segment, digits)
+	} else if segment != "0" && (segment == "" || segment[0] == '0' || strings.Trim(segment, "0123456789") != "") {
 		return -1
 	}
 	index, err := strconv.Atoi(segment)

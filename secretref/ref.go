@@ -3,7 +3,6 @@ package secretref
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -89,20 +88,11 @@ type Grammar struct {
 	Shorthands bool
 }
 
-var (
-	bracedShorthand = regexp.MustCompile(`^\$\{([A-Z][A-Z0-9_]{0,127})\}$`)
-	plainShorthand  = regexp.MustCompile(`^\$([A-Z][A-Z0-9_]{0,127})$`)
-	aliasPattern    = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
-	namePattern     = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,127}$`)
-	execPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/#-]{0,255}$`)
-	oldExecPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}$`)
-)
-
 // singleValueID is the one id of a file that is one value.
 const singleValueID = "value"
 
 // ValidAlias reports whether name can name a provider.
-func ValidAlias(name string) bool { return aliasPattern.MatchString(name) }
+func ValidAlias(name string) bool { return aliasForm.matches(name) }
 
 // FromObject gives the ref that an object is, by its shape alone: Check says whether it is well formed. keys are its members
 // that are strings; others says that it has members beside these.
@@ -140,15 +130,15 @@ func (g Grammar) FromString(s string) (Ref, bool) {
 	if !g.Shorthands {
 		return Ref{}, false
 	}
-	s = trim(s)
-	m := bracedShorthand.FindStringSubmatch(s)
-	if m == nil && g.Compat == Newest {
-		m = plainShorthand.FindStringSubmatch(s)
+	name, dollar := strings.CutPrefix(trim(s), "$")
+	braced := strings.HasPrefix(name, "{") && strings.HasSuffix(name, "}")
+	if braced {
+		name = name[1 : len(name)-1]
 	}
-	if m == nil {
+	if !dollar || !braced && g.Compat != Newest || !nameForm.matches(name) {
 		return Ref{}, false
 	}
-	return Ref{Env, g.Defaults.Of(Env), m[1]}, true
+	return Ref{Env, g.Defaults.Of(Env), name}, true
 }
 
 // FromValue gives the ref that a decoded JSON value is: a string or a map[string]any.
@@ -193,12 +183,12 @@ func (g Grammar) Check(r Ref) error {
 	case r.ID == "":
 		return &RefError{r, "Secret reference id is empty."}
 	case !ValidAlias(r.Provider):
-		return wrong("Secret reference provider must match /" + aliasPattern.String() + "/")
+		return wrong("Secret reference provider must match /" + aliasForm.String() + "/")
 	}
 	switch r.Source {
 	case Env:
-		if !namePattern.MatchString(r.ID) {
-			return wrong("Env secret reference id must match /" + namePattern.String() + "/")
+		if !nameForm.matches(r.ID) {
+			return wrong("Env secret reference id must match /" + nameForm.String() + "/")
 		}
 	case File:
 		if !validFileID(r.ID) {
@@ -209,8 +199,8 @@ func (g Grammar) Check(r Ref) error {
 			return wrong(rule)
 		}
 	case Store:
-		if !namePattern.MatchString(r.ID) {
-			return wrong("Store secret reference id must match /" + namePattern.String() + "/")
+		if !nameForm.matches(r.ID) {
+			return wrong("Store secret reference id must match /" + nameForm.String() + "/")
 		}
 		return fmt.Errorf("%w (ref: %s)", ErrForeign, r.Key())
 	default:
@@ -222,19 +212,19 @@ func (g Grammar) Check(r Ref) error {
 // execRule gives the rule that an id for a program breaks, empty when it breaks none.
 func (g Grammar) execRule(id string) string {
 	if g.Compat == V2026_3_2 {
-		if oldExecPattern.MatchString(id) {
+		if oldExecForm.matches(id) {
 			return ""
 		}
-		return "Exec secret reference id must match /" + oldExecPattern.String() + `/ (example: "vault/openai/api-key").`
+		return "Exec secret reference id must match /" + oldExecForm.String() + `/ (example: "vault/openai/api-key").`
 	}
-	valid := execPattern.MatchString(id)
+	valid := execForm.matches(id)
 	for segment := range strings.SplitSeq(id, "/") {
 		valid = valid && segment != "." && segment != ".."
 	}
 	if valid {
 		return ""
 	}
-	return "Exec secret reference id must match /" + execPattern.String() +
+	return "Exec secret reference id must match /" + execForm.String() +
 		`/ and must not include "." or ".." path segments (example: "vault/openai/api-key" or "aws/secret#json_key").`
 }
 
