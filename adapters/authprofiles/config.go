@@ -2,11 +2,11 @@ package authprofiles
 
 import (
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/authstore"
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 )
 
 // Config are the settings of a provider of kind authprofiles.
@@ -29,7 +29,7 @@ type Config struct {
 
 const mostMaxBytes = 64 << 20
 
-var agentID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+var agentID = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 func (c *Config) check() error {
 	switch {
@@ -39,7 +39,7 @@ func (c *Config) check() error {
 		return errHome
 	case strings.ContainsRune(c.Path+c.StateDir, 0):
 		return errPathNUL
-	case c.Agent != "" && !agentID.MatchString(c.Agent):
+	case c.Agent != "" && !agentID().MatchString(c.Agent):
 		return errAgent
 	case c.MaxBytes < 0, c.MaxBytes > mostMaxBytes:
 		return errMaxBytes

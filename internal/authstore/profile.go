@@ -3,12 +3,12 @@ package authstore
 import (
 	"encoding/json"
 	"math"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/json5"
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 )
 
 // The types of profiles.
@@ -190,7 +190,7 @@ func blank(s backend.Secret) bool {
 	return is
 }
 
-var shorthand = regexp.MustCompile(`^\s*\$(?:\{([A-Z][A-Z0-9_]{0,127})\}|([A-Z][A-Z0-9_]{0,127}))\s*$`)
+var shorthand = lazyregexp.New(`^\s*\$(?:\{([A-Z][A-Z0-9_]{0,127})\}|([A-Z][A-Z0-9_]{0,127}))\s*$`)
 
 // refOf reads a SecretRef: an object, or a shorthand for an environment variable.
 func refOf(s backend.Secret) *Ref {
@@ -210,7 +210,7 @@ func refOf(s backend.Secret) *Ref {
 	}
 	var r *Ref
 	_ = s.Use(func(b []byte) error {
-		if m := shorthand.FindSubmatch(b); m != nil {
+		if m := shorthand().FindSubmatch(b); m != nil {
 			r = &Ref{Source: "env", ID: string(m[1]) + string(m[2])}
 		}
 		return nil
@@ -232,8 +232,8 @@ func expiry(s backend.Secret) (at time.Time, invalid bool) {
 }
 
 var (
-	fence  = regexp.MustCompile(`^openclaw-oauth-refresh-fence:v1:[a-f0-9]{32}:(failed:)?access:`)
-	masked = regexp.MustCompile(`^\s*(?:__OPENCLAW_REDACTED__|REDACTED|xoxb-REDACTED|xapp-REDACTED|\*\*\*|\[redacted\]|\[REDACTED\]|<redacted>|\[REDACTED_PRIVATE_KEY\]|\[REDACTED CREDENTIAL\])\s*$`)
+	fence  = lazyregexp.New(`^openclaw-oauth-refresh-fence:v1:[a-f0-9]{32}:(failed:)?access:`)
+	masked = lazyregexp.New(`^\s*(?:__OPENCLAW_REDACTED__|REDACTED|xoxb-REDACTED|xapp-REDACTED|\*\*\*|\[redacted\]|\[REDACTED\]|<redacted>|\[REDACTED_PRIVATE_KEY\]|\[REDACTED CREDENTIAL\])\s*$`)
 )
 
 // Fence says how far OpenClaw is with the refresh of an OAuth profile.
@@ -251,7 +251,7 @@ func (p *Profile) Fence() Fence {
 	f := NoFence
 	if p.Type == TypeOAuth {
 		_ = p.Secret.Use(func(b []byte) error {
-			if m := fence.FindSubmatch(b); m != nil && len(m[1]) == 0 {
+			if m := fence().FindSubmatch(b); m != nil && len(m[1]) == 0 {
 				f = RefreshRunning
 			} else if m != nil {
 				f = RefreshFailed
@@ -265,7 +265,7 @@ func (p *Profile) Fence() Fence {
 // Masked reports whether the secret is what a redaction left of one.
 func (p *Profile) Masked() (is bool) {
 	_ = p.Secret.Use(func(b []byte) error {
-		is = masked.Match(b)
+		is = masked().Match(b)
 		return nil
 	})
 	return is

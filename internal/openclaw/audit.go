@@ -8,12 +8,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/credresolve/credresolve/internal/json5"
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 	"github.com/credresolve/credresolve/internal/sqliteread"
 	"github.com/credresolve/credresolve/secretref"
 )
@@ -626,14 +626,14 @@ func (a *audit) loadStore() {
 		return
 	}
 	for _, row := range rows {
-		if name := string(row[1].Bytes); string(row[0].Bytes) == "team" && row[3].Int == 0 && envName.MatchString(name) {
+		if name := string(row[1].Bytes); string(row[0].Bytes) == "team" && row[3].Int == 0 && envName().MatchString(name) {
 			a.store[name] = storeEntry{string(row[2].Bytes), secretref.Placeholder(string(row[2].Bytes))}
 		}
 		clear(row[2].Bytes)
 	}
 }
 
-var envName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,127}$`)
+var envName = lazyregexp.New(`^[A-Z][A-Z0-9_]{0,127}$`)
 
 func (a *audit) storePath() string { return filepath.Join(a.State, "state", "openclaw.sqlite") }
 
@@ -685,7 +685,7 @@ func (a *audit) storePlaceholders() {
 }
 
 // envAssignment is a line of an .env file as OpenClaw's audit reads it.
-var envAssignment = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$`)
+var envAssignment = lazyregexp.New(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$`)
 
 func (a *audit) envFiles() {
 	files := a.EnvFiles
@@ -706,7 +706,7 @@ func (a *audit) envFiles() {
 		number := 0
 		for line := range strings.Lines(string(content)) {
 			number++
-			m := envAssignment.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
+			m := envAssignment().FindStringSubmatch(strings.TrimRight(line, "\r\n"))
 			if m == nil || !SecretVariable(m[1]) || unquoted(m[2]) == "" {
 				continue
 			}

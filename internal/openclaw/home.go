@@ -11,11 +11,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/credresolve/credresolve/internal/json5"
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 	"github.com/credresolve/credresolve/internal/safefile"
 	"github.com/credresolve/credresolve/internal/sqliteread"
 	"github.com/credresolve/credresolve/secretref"
@@ -422,13 +422,13 @@ func (d *Document) decode() error {
 	return nil
 }
 
-var variableInText = regexp.MustCompile(`\$?\$\{([A-Z_][A-Z0-9_]*)\}`)
+var variableInText = lazyregexp.New(`\$?\$\{([A-Z_][A-Z0-9_]*)\}`)
 
 // substitute gives a copy of v in which the variables of texts are replaced; one that is not set stays as it is written.
 func (d *Document) substitute(v any) any {
 	switch v := v.(type) {
 	case string:
-		return variableInText.ReplaceAllStringFunc(v, func(found string) string {
+		return variableInText().ReplaceAllStringFunc(v, func(found string) string {
 			if strings.HasPrefix(found, "$$") {
 				return found[1:]
 			}
@@ -470,8 +470,8 @@ const (
 )
 
 var (
-	envLine      = regexp.MustCompile("(?m)^\\s*(?:export\\s+)?([\\w.-]+)(?:\\s*=\\s*?|:\\s+?)(\\s*'(?:\\\\'|[^'])*'|\\s*\"(?:\\\\\"|[^\"])*\"|\\s*`(?:\\\\`|[^`])*`|[^#\\r\\n]+)?[^\\S\\n]*(?:#.*)?$")
-	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	envLine      = lazyregexp.New("(?m)^\\s*(?:export\\s+)?([\\w.-]+)(?:\\s*=\\s*?|:\\s+?)(\\s*'(?:\\\\'|[^'])*'|\\s*\"(?:\\\\\"|[^\"])*\"|\\s*`(?:\\\\`|[^`])*`|[^#\\r\\n]+)?[^\\S\\n]*(?:#.*)?$")
+	variableName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // gatherVariables reads what OpenClaw adds to its environment: .env of the state directory, gateway.env of the default one,
@@ -479,7 +479,7 @@ var (
 // command reads too, is left out: whose it is depends on where one stands.
 func (d *Document) gatherVariables() {
 	add := func(name, value string) {
-		if _, there := d.extra[name]; !there && variableName.MatchString(name) {
+		if _, there := d.extra[name]; !there && variableName().MatchString(name) {
 			d.extra[name] = value
 		}
 	}
@@ -496,7 +496,7 @@ func (d *Document) gatherVariables() {
 			continue
 		}
 		own := map[string]string{}
-		for _, m := range envLine.FindAllStringSubmatch(string(content), -1) {
+		for _, m := range envLine().FindAllStringSubmatch(string(content), -1) {
 			own[m[1]] = envValue(m[2])
 		}
 		for name, value := range own {

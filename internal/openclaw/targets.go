@@ -9,13 +9,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -129,7 +129,7 @@ func ineligible(profile map[string]any, kind, mode string, now time.Time) string
 // AppendKey adds a key to a path as openclaw writes it: with a dot, or quoted in brackets when it is no plain name.
 func AppendKey(path, key string) string {
 	switch {
-	case !plainKey.MatchString(key):
+	case !plainKey().MatchString(key):
 		quoted, _ := json.Marshal(key)
 		return path + "[" + string(quoted) + "]"
 	case path == "":
@@ -141,7 +141,7 @@ func AppendKey(path, key string) string {
 // AppendIndex adds an index of a list to a path.
 func AppendIndex(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
-var plainKey = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$:-]*$`)
+var plainKey = lazyregexp.New(`^[A-Za-z_$][A-Za-z0-9_$:-]*$`)
 
 // targetWalk goes through a configuration and gathers targets.
 type targetWalk struct {
@@ -615,8 +615,8 @@ func canonical(g secretref.Grammar, v any) any {
 // normalID is how openclaw files the name of an agent or an account.
 func normalID(name, none string) string {
 	id := strings.ToLower(strings.TrimSpace(name))
-	if !normalName.MatchString(id) {
-		id = strings.Trim(otherRunes.ReplaceAllString(id, "-"), "-")
+	if !normalName().MatchString(id) {
+		id = strings.Trim(otherRunes().ReplaceAllString(id, "-"), "-")
 		id = id[:min(len(id), 64)]
 	}
 	switch id {
@@ -627,8 +627,8 @@ func normalID(name, none string) string {
 }
 
 var (
-	normalName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
-	otherRunes = regexp.MustCompile(`[^a-z0-9_-]+`)
+	normalName = lazyregexp.New(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+	otherRunes = lazyregexp.New(`[^a-z0-9_-]+`)
 )
 
 func unless(ok bool, why string) string {
