@@ -197,7 +197,7 @@ func (p place) provider() string {
 // places gives what stands at the surfaces that OpenClaw's audit looks at: those of a surface in the order of the document.
 func (d *Document) places() []place {
 	var out []place
-	for _, s := range surfaces {
+	for _, s := range surfaces() {
 		if s.Profile || s.RuntimeOnly {
 			continue
 		}

@@ -1,12 +1,15 @@
 package openclaw
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // NoSecretMarker reports whether a text in the place of an API key says how to authenticate, and is no key. Source: the
 // markers of OpenClaw 2026.9.6 and its plugins.
 func NoSecretMarker(value string) bool {
 	value = strings.TrimSpace(value)
-	return markers[value] || secretVariables[value] && value != "GH_TOKEN" && value != "GITHUB_TOKEN" || strings.HasPrefix(value, "oauth:") || headerMarker(value)
+	return markers()[value] || SecretVariable(value) && value != "GH_TOKEN" && value != "GITHUB_TOKEN" || strings.HasPrefix(value, "oauth:") || headerMarker(value)
 }
 
 // headerMarker is NoSecretMarker for a header.
@@ -30,7 +33,7 @@ func SensitiveHeader(name string) bool {
 }
 
 // SecretVariable reports whether an environment variable of that name is known to hold a credential of a provider.
-func SecretVariable(name string) bool { return secretVariables[name] }
+func SecretVariable(name string) bool { return secretVariables()[name] }
 
 var markers = set("custom-local", "codex-app-server", "gcp-vertex-credentials", "ollama-local", "secretref-managed", "apple-fm-local",
 	"lmstudio-local", "minimax-oauth", "openclaw:claude-cli-native-auth", "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_PROFILE",
@@ -53,10 +56,13 @@ var secretVariables = set(
 	"VOLCANO_ENGINE_API_KEY", "BYTEPLUS_API_KEY",
 )
 
-func set(names ...string) map[string]bool {
-	out := make(map[string]bool, len(names))
-	for _, name := range names {
-		out[name] = true
-	}
-	return out
+// set gives a func that makes the set of names when it is first called.
+func set(names ...string) func() map[string]bool {
+	return sync.OnceValue(func() map[string]bool {
+		out := make(map[string]bool, len(names))
+		for _, name := range names {
+			out[name] = true
+		}
+		return out
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/credresolve/credresolve/secretref"
 )
@@ -65,11 +66,11 @@ func (s Surface) MatchLiteral(path []string) bool {
 }
 
 // Surfaces are all the surfaces, in the order of a person's list: openclaw.json first. The caller owns the slice.
-func Surfaces() []Surface { return slices.Clone(surfaces) }
+func Surfaces() []Surface { return slices.Clone(surfaces()) }
 
 // SurfaceAt is the surface of openclaw.json that has the place at path; false when there is none.
 func SurfaceAt(path []string) (Surface, bool) {
-	for _, s := range surfaces {
+	for _, s := range surfaces() {
 		if !s.Profile && s.Match(path) {
 			return s, true
 		}
@@ -80,7 +81,7 @@ func SurfaceAt(path []string) (Surface, bool) {
 // ProfileSurfaceAt is the surface of a store of auth profiles that has the place at path, be it of the ref or of the
 // literal; false when there is none.
 func ProfileSurfaceAt(path []string) (Surface, bool) {
-	for _, s := range surfaces {
+	for _, s := range surfaces() {
 		if s.Profile && (s.Match(path) || s.MatchLiteral(path)) {
 			return s, true
 		}
@@ -135,8 +136,8 @@ var unsupported = []Unsupported{
 	{Pattern: "profiles.*.idToken", Profile: true, Reason: oauth},
 }
 
-// surfaces is the one table of them.
-var surfaces = table()
+// surfaces is the one table of them, made when it is first used.
+var surfaces = sync.OnceValue(table)
 
 func table() []Surface {
 	var all []Surface

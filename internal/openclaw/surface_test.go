@@ -41,18 +41,18 @@ func TestSurfacesAreThoseOfOpenClaw(t *testing.T) {
 	theirs := make(map[string]bool)
 	for _, e := range matrix.Entries {
 		theirs[e.ID] = true
-		i := slices.IndexFunc(surfaces, func(s Surface) bool { return s.ID() == e.ID && !s.RuntimeOnly })
+		i := slices.IndexFunc(surfaces(), func(s Surface) bool { return s.ID() == e.ID && !s.RuntimeOnly })
 		if i < 0 {
 			t.Errorf("%s is missing from the table", e.ID)
 			continue
 		}
-		s := surfaces[i]
+		s := surfaces()[i]
 		if s.Profile != (e.ConfigFile == "auth-profile-store") || s.ProfileType != e.When.Type ||
 			s.Profile && (s.Pattern != e.RefPath || s.Literal != e.Path) || !s.Profile && s.Pattern != e.Path {
 			t.Errorf("%s: %+v, want %+v", e.ID, s, e)
 		}
 	}
-	for _, s := range surfaces {
+	for _, s := range surfaces() {
 		if !s.RuntimeOnly && !theirs[s.ID()] {
 			t.Errorf("%s is in the table and not in the list of the client", s.ID())
 		}
