@@ -127,8 +127,8 @@ func (h Home) read(ctx context.Context, whole bool) (*Stores, error) {
 		} else {
 			s.Own, err = h.file(ctx, h.Path, whole)
 		}
-	} else if s.Own, err = h.ofAgent(ctx, h.agent(), whole); err == nil {
-		s.Base, err = h.base(ctx, whole)
+	} else {
+		err = h.readAgent(ctx, s, whole)
 	}
 	if err != nil {
 		return nil, err
@@ -143,13 +143,36 @@ func (h Home) read(ctx context.Context, whole bool) (*Stores, error) {
 	return s, nil
 }
 
+// readAgent reads the store of h's agent, and what agents have in common where that is another.
+func (h Home) readAgent(ctx context.Context, s *Stores, whole bool) error {
+	shared, err := h.shared(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Own, err = h.ofAgent(ctx, h.agent(), shared != "", whole); err != nil {
+		return err
+	}
+	switch {
+	case shared != "":
+		s.Base, err = h.database(ctx, shared, sharedRow, whole)
+	case h.agent() != MainAgent:
+		s.Base, err = h.ofAgent(ctx, MainAgent, false, whole)
+	}
+	return err
+}
+
 // ofAgent reads the store of an agent: the database once its table is there, since the releases that made it do not look at
-// the file any more, except that a table without a row does not hide a file that was not taken over yet.
-func (h Home) ofAgent(ctx context.Context, agent string, whole bool) (*Store, error) {
+// the file any more, except that a table without a row does not hide a file that was not taken over yet. moved: OpenClaw said
+// that it has left files behind.
+func (h Home) ofAgent(ctx context.Context, agent string, moved, whole bool) (*Store, error) {
 	dir := h.agentDir(agent)
-	database, err := h.database(ctx, filepath.Join(dir, DatabaseName), agentRow, whole)
+	path := filepath.Join(dir, DatabaseName)
+	database, err := h.database(ctx, path, agentRow, whole)
 	if err != nil || database != nil && database.version != "" {
 		return database, err
+	}
+	if moved {
+		return &Store{Path: path, SQLite: true}, nil
 	}
 	file, err := h.file(ctx, filepath.Join(dir, FileName), whole)
 	if err == nil && file.version == "" && database != nil {
@@ -158,24 +181,21 @@ func (h Home) ofAgent(ctx context.Context, agent string, whole bool) (*Store, er
 	return file, err
 }
 
-// base reads what agents have in common; nil where that is h's agent's own store.
-func (h Home) base(ctx context.Context, whole bool) (*Store, error) {
-	shared := filepath.Join(h.StateDir, "state", sharedName)
-	cells, err := sqliteread.Read(ctx, shared, h.policy(), sharedAt)
+// shared gives the database in which all agents' profiles are, empty where OpenClaw has not said so.
+func (h Home) shared(ctx context.Context) (path string, err error) {
+	path = filepath.Join(h.StateDir, "state", sharedName)
+	cells, err := sqliteread.Read(ctx, path, h.policy(), sharedAt)
 	switch {
 	case missing(err):
+		return "", nil
 	case err != nil:
-		return nil, storeError(err)
+		return "", storeError(err)
 	case cells[0].Found:
-		where, ok := backend.FieldsFromJSON(cells[0].Bytes)
-		if ok && text(where["location"]) == "state-db" {
-			return h.database(ctx, shared, sharedRow, whole)
+		if where, ok := backend.FieldsFromJSON(cells[0].Bytes); ok && text(where["location"]) == "state-db" {
+			return path, nil
 		}
 	}
-	if h.agent() == MainAgent {
-		return nil, nil
-	}
-	return h.ofAgent(ctx, MainAgent, whole)
+	return "", nil
 }
 
 // row is where a database has the JSON, and when it was written.
@@ -256,16 +276,23 @@ func (h Home) file(ctx context.Context, path string, whole bool) (*Store, error)
 func (h Home) KeptInDatabase(ctx context.Context) (path string, err error) {
 	path = filepath.Join(h.agentDir(h.agent()), DatabaseName)
 	if h.Path != "" {
-		if path = h.Path; !isDatabase(path) {
-			path = filepath.Join(filepath.Dir(path), DatabaseName)
+		if isDatabase(h.Path) {
+			return h.Path, nil
+		}
+		dir := filepath.Dir(h.Path)
+		path = filepath.Join(dir, DatabaseName)
+		if agents := filepath.Dir(filepath.Dir(dir)); filepath.Base(dir) == "agent" && filepath.Base(agents) == "agents" {
+			h.StateDir = filepath.Dir(agents)
+		}
+	}
+	if h.StateDir != "" {
+		if shared, err := h.shared(ctx); err != nil || shared != "" {
+			return shared, err
 		}
 	}
 	cells, err := sqliteread.Read(ctx, path, h.policy(), agentRow.updated)
 	switch {
 	case missing(err):
-		if isDatabase(h.Path) {
-			return path, nil
-		}
 		return "", nil
 	case err != nil:
 		return "", storeError(err)

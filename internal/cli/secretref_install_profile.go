@@ -200,6 +200,9 @@ func (a *app) delegate(ctx context.Context, f profileFlags, h authstore.Home, do
 		case database == "" && dryRun:
 			return answer, nil
 		case database == "":
+			if d.Shared {
+				a.warn("the plain secret stays in the profile of the agent %s, for every agent that inherits it", authstore.MainAgent)
+			}
 			return answer, d.Write(ctx)
 		}
 		return nil, &backend.Error{
@@ -226,6 +229,10 @@ func (a *app) delegate(ctx context.Context, f profileFlags, h authstore.Home, do
 		answer.Store = h.StateDir
 	}
 	answer.Next = "openclaw secrets apply --from " + f.planOut + " --allow-exec"
+	if d.Shared {
+		answer.Next = "openclaw models auth logout " + f.profile + " --yes && " + answer.Next
+		a.warn("the plain secret is in the store that all agents share: the first command removes it there, for all of them")
+	}
 	return answer, nil
 }
 

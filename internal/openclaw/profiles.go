@@ -21,7 +21,10 @@ type Delegation struct {
 	Type string
 	Ref  secretref.Ref
 
-	had *authstore.Profile // what there was; nil: nothing
+	// Shared: a plain secret is in the store that agents have in common, where it stays for them; Check says so.
+	Shared bool
+
+	provider string // of the profile
 }
 
 var errOAuthProfile = &backend.Error{
@@ -31,10 +34,11 @@ var errOAuthProfile = &backend.Error{
 	Remedy: "let a profile of type api_key or token point here, under another name",
 }
 
-// Check reads the profile, and completes and judges the delegation. It gives the secret that the profile holds now and will
-// not then; zero where it holds none. doc is the configuration that the profile belongs to; nil: none is known.
+// Check reads the profile, and completes and judges the delegation. It gives the secret that the agent has by the profile
+// now; zero where it has none. doc is the configuration that the profile belongs to; nil: none is known.
 func (d *Delegation) Check(ctx context.Context, doc *Document) (backend.Secret, error) {
-	if _, ok := authstore.ProviderOf(d.Profile); !ok {
+	provider, ok := authstore.ProviderOf(d.Profile)
+	if !ok {
 		return backend.Secret{}, &backend.Error{Code: backend.CodeInvalidID, Reason: "the id of an auth profile is PROVIDER:NAME", Remedy: "such as openai:default"}
 	}
 	g := secretref.Grammar{}
@@ -52,9 +56,9 @@ func (d *Delegation) Check(ctx context.Context, doc *Document) (backend.Secret, 
 	if err != nil {
 		return backend.Secret{}, err
 	}
-	d.had = stores.Own.Profiles[d.Profile]
-	inherited, _ := stores.Profile(d.Profile)
-	switch p := inherited; {
+	d.provider = provider
+	p, where := stores.Profile(d.Profile)
+	switch {
 	case p == nil:
 		if d.Type == "" {
 			d.Type = authstore.TypeAPIKey
@@ -64,13 +68,10 @@ func (d *Delegation) Check(ctx context.Context, doc *Document) (backend.Secret, 
 		return backend.Secret{}, errOAuthProfile
 	case d.Type != "" && d.Type != p.Type:
 		return backend.Secret{}, backend.Errorf(backend.CodeConflict, "the auth profile is of type %s, not %s", p.Type, d.Type)
-	default:
-		d.Type = p.Type
 	}
-	if d.had == nil {
-		return backend.Secret{}, nil
-	}
-	return d.had.Secret, nil
+	d.Type, d.provider = p.Type, p.Provider
+	d.Shared = where != stores.Own && !p.Secret.IsZero()
+	return p.Secret, nil
 }
 
 // Write writes the ref into the agent's auth-profiles.json, and takes the secret beside it out, in one step. Check comes
@@ -89,8 +90,7 @@ func (d *Delegation) Write(ctx context.Context) error {
 		case f.Root().Get("profiles", d.Profile) != nil:
 			return nil, backend.Errorf(backend.CodeDenied, "there is an entry of that name which is no auth profile that OpenClaw knows")
 		}
-		provider, _ := authstore.ProviderOf(d.Profile)
-		return authstore.Set(d.Profile, authstore.Entry{Type: d.Type, Provider: provider, Ref: &ref}), nil
+		return authstore.Set(d.Profile, authstore.Entry{Type: d.Type, Provider: d.provider, Ref: &ref}), nil
 	})
 	return err
 }
@@ -123,10 +123,6 @@ type planRef struct {
 // Plan gives the plan that lets OpenClaw itself write the ref, with `openclaw secrets apply --from FILE --allow-exec`. Check
 // comes before.
 func (d *Delegation) Plan(at time.Time) ([]byte, error) {
-	provider, _ := authstore.ProviderOf(d.Profile)
-	if d.had != nil {
-		provider = d.had.Provider
-	}
 	kind, member := "auth-profiles.api_key.key", "key"
 	if d.Type == authstore.TypeToken {
 		kind, member = "auth-profiles.token.token", "token"
@@ -140,7 +136,7 @@ func (d *Delegation) Plan(at time.Time) ([]byte, error) {
 		Targets: []profileTarget{{
 			Type: kind, Path: "profiles." + d.Profile + "." + member, PathSegments: []string{"profiles", d.Profile, member},
 			Ref:     planRef{string(d.Ref.Source), d.Ref.Provider, d.Ref.ID},
-			AgentID: agent, Provider: provider,
+			AgentID: agent, Provider: d.provider,
 		}},
 		Options: map[string]bool{"scrubEnv": false, "scrubAuthProfilesForProviderTargets": false, "scrubLegacyAuthJson": false},
 	}, "", "  ")
