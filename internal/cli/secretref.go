@@ -28,6 +28,7 @@ commands end with OpenClaw's exit statuses.`,
 	cmd.AddCommand(
 		a.secretrefAudit(),
 		a.secretrefInstall(),
+		a.secretrefReload(),
 		a.secretrefExplain(),
 	)
 	return cmd
