@@ -11,7 +11,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	osuser "os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -244,6 +246,18 @@ func TestOpenClawAnyPlace(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the home that the system has", func(t *testing.T) {
+		t.Parallel()
+		me, err := osuser.LookupId(strconv.Itoa(os.Getuid()))
+		if err != nil {
+			t.Skipf("the system does not know who runs the test: %v", err)
+		}
+		u.write("home.yaml", "version: 1\nproviders:\n  env: {kind: env, allow: [HOME]}\n")
+		r := u.askAs("/", state, requestFor("credresolve", "env/HOME"), "--config", filepath.Join(u.dir, "home.yaml")).response(t)
+		if r.Values["env/HOME"] != me.HomeDir {
+			t.Errorf("got %q, want %q", r.Values["env/HOME"], me.HomeDir)
+		}
+	})
 	t.Run("a directory that is gone", func(t *testing.T) {
 		t.Parallel()
 		gone := filepath.Join(u.dir, "gone")
