@@ -58,7 +58,8 @@ func (u *user) askAs(dir string, env []string, request string, args ...string) p
 	u.t.Helper()
 	ctx, cancel := context.WithTimeout(u.t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "credresolve", append([]string{"openclaw-exec"}, args...)...)
+	// A busy machine must not be taken for a store that hangs; of two flags the last counts.
+	cmd := exec.CommandContext(ctx, "credresolve", append([]string{"openclaw-exec", "--timeout", "100s"}, args...)...)
 	cmd.Dir, cmd.Env, cmd.Stdin = dir, env, strings.NewReader(request)
 	var out, msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &msg
