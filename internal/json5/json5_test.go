@@ -2,7 +2,6 @@ package json5
 
 import (
 	"encoding/json"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -230,7 +229,10 @@ func FuzzApply(f *testing.F) {
 		if err != nil || value != "" && !json.Valid([]byte(value)) {
 			return
 		}
-		list := readEdits(t, fmt.Sprintf("%s %s", strings.ReplaceAll(strings.ReplaceAll(pointer, "\n", ""), " ", ""), strings.ReplaceAll(value, "\n", " ")))
+		list := []Edit{{Delete: value == "", Value: json.RawMessage(value)}}
+		if pointer != "" {
+			list[0].Path = strings.Split(strings.TrimPrefix(pointer, "/"), "/")
+		}
 		out, err := file.Apply(list)
 		if err != nil {
 			if strings.Contains(err.Error(), "mistake of credresolve") {
