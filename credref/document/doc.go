@@ -12,6 +12,8 @@
 //   - A map with the strings provider and id, and no key beyond version, field, optional, default and fallback. A map
 //     with any other key is somebody else's, and stays.
 //
+// Options.Foreign adds refs of another kind, whose maps and texts it knows: they are found and replaced in the same way.
+//
 // Keys of maps are never refs. Options.Refs limits refs to the short form, Options.Ignore leaves parts of a document alone.
 //
 // # Errors

@@ -35,11 +35,25 @@ type Options struct {
 	Ignore []string
 	// Providers are the names of the known providers: a ref to another is an error. Nil takes any name.
 	Providers []string
+	// Foreign finds refs of another kind. Nil: there are none. RefsShort leaves them alone, and so does Ignore.
+	Foreign *Foreign
 	// MaxBytes, MaxDepth, MaxNodes and MaxRefs bound the document; zero takes the constant of the same name.
 	MaxBytes, MaxDepth, MaxNodes, MaxRefs int
 }
 
+// Foreign finds refs of another kind beside CredentialRefs, of which this package knows no more than where they stand. Its
+// functions are called in the order of the document, perhaps twice for one place, and must have no effect.
+type Foreign struct {
+	// Keys are the keys that a map may have to be such a ref. A map whose keys are all those of a CredentialRef is none.
+	Keys []string
+	// Map gives the ref that a map is whose members are strings, with none but Keys; false when it is none.
+	Map func(members map[string]string) (any, bool)
+	// Text gives the ref that a whole string is, which never starts with cred://. Nil: no string is one.
+	Text func(text string) (any, bool)
+}
+
 type settings struct {
+	foreign   *Foreign
 	style     RefStyle
 	ignore    []glob
 	providers []string
@@ -60,6 +74,9 @@ func (o Options) settings() (*settings, error) {
 	s := &settings{
 		style: o.Refs, providers: o.Providers,
 		maxBytes: or(o.MaxBytes, MaxBytes), maxDepth: or(o.MaxDepth, MaxDepth), maxNodes: or(o.MaxNodes, MaxNodes), maxRefs: or(o.MaxRefs, MaxRefs),
+	}
+	if o.Foreign != nil && o.Refs != RefsShort {
+		s.foreign = o.Foreign
 	}
 	for _, pattern := range o.Ignore {
 		g, err := parseGlob(pattern)

@@ -32,6 +32,9 @@ func render(t *testing.T, format document.Format, in string, o document.Options)
 	if err != nil {
 		t.Fatalf("Parse: %v\n%s", err, in)
 	}
+	if err := sameWithForeign([]byte(in), format, o); err != nil {
+		t.Errorf("%s\n%s", err, in)
+	}
 	out, err := d.Render(answer)
 	if err != nil {
 		t.Fatalf("Render: %v\n%s", err, in)
@@ -56,6 +59,7 @@ func runRender(t *testing.T, format document.Format, cases []renderCase) {
 func TestYAMLReplaces(t *testing.T) {
 	t.Parallel()
 	runRender(t, document.YAML, []renderCase{
+		{"a plain key that ends with a quote", "{0\":{provider: p, id: x}, \"b\":{provider: p, id: y}}\n", "{0\": \"x\", \"b\":\"y\"}\n"},
 		{"short form", "a: cred://p/x # c\nb: 1\n", "a: \"x\" # c\nb: 1\n"},
 		{"quoted short form", "a: 'cred://p/x'\nb: \"cred://p/y\"\n", "a: \"x\"\nb: \"y\"\n"},
 		{"short form on its own line", "a: !!str &n\n  cred://p/x\nb: *n\n", "a: !!str &n\n  \"x\"\nb: *n\n"},
@@ -361,6 +365,9 @@ func TestParseErrors(t *testing.T) {
 			_, err := document.Parse("f", []byte(tt.in), tt.format, document.Options{Providers: providers})
 			if err == nil {
 				t.Fatal("no error")
+			}
+			if err := sameWithForeign([]byte(tt.in), tt.format, document.Options{Providers: providers}); err != nil {
+				t.Error(err)
 			}
 			if code := backend.CodeOf(err); code != backend.CodeUsage {
 				t.Errorf("code %s, want usage", code)

@@ -73,8 +73,19 @@ func (e *editor) replace(s *Site, text []byte, isJSON bool) {
 }
 
 // needsSpace reports whether a value at i must be set apart from the colon before it: {a:{}} is a map, {a:""} a string.
+// So is {a":""}, whose key ends with a quote and does not begin with one.
 func (e *editor) needsSpace(i int) bool {
-	return i > 1 && e.text[i-1] == ':' && strings.IndexByte("\"']}", e.text[i-2]) < 0
+	if i < 2 || e.text[i-1] != ':' {
+		return false
+	}
+	switch c := e.text[i-2]; c {
+	case ']', '}':
+		return false
+	case '"', '\'':
+		before := strings.TrimRight(e.text[:max(strings.LastIndexByte(e.text[:i-2], c), 0)], " \t\r\n")
+		return before == "" || strings.IndexByte("{[,?", before[len(before)-1]) < 0
+	}
+	return true
 }
 
 // joins reports whether nothing but a line break and white space is between an indicator and its block value.

@@ -80,8 +80,9 @@ type frame struct {
 	lastFull *entry
 	box      *box
 
-	firstMember int      // where its members begin in finder.members; there are none once it cannot be a ref
-	foreign     bool     // it holds a key of no ref
+	firstMember int      // where its members begin in finder.members; there are none once it cannot be a ref of either kind
+	notRef      bool     // it holds a key of no CredentialRef
+	notForeign  bool     // it holds a key of no foreign ref
 	firstSite   int      // len(sites) when it was opened
 	firstFault  int      // faults when it was opened
 	ignored     tristate // whether the container itself is to be left alone
@@ -235,7 +236,7 @@ func (f *finder) open(kind frameKind, start int, style boxStyle, p props) error 
 	f.stack = append(f.stack, frame{
 		kind: kind, style: style, start: start, props: p, index: -1, comma: -1,
 		firstSite: len(f.sites), firstFault: f.faults.len(), anchor: f.define(p, nil, nil),
-		firstMember: len(f.members), firstKey: len(f.keys),
+		firstMember: len(f.members), firstKey: len(f.keys), notForeign: f.opts.foreign == nil,
 	})
 	return f.stop
 }
@@ -275,10 +276,15 @@ func (f *finder) key(start int, text string, at int, class scalarKind) {
 			f.faults.add(fault{offset: at, path: f.path(true), reason: "the key is there twice"})
 		}
 	}
-	if !t.foreign && !slices.Contains(refKeys, text) {
-		f.foreign(t)
+	t.notRef = t.notRef || !slices.Contains(refKeys, text)
+	t.notForeign = t.notForeign || !slices.Contains(f.opts.foreign.Keys, text)
+	if t.isOthers() {
+		f.members = f.members[:t.firstMember]
 	}
 }
+
+// isOthers reports whether the keys of t, so far, make it a ref of neither kind.
+func (t *frame) isOthers() bool { return t.notRef && t.notForeign }
 
 // twice notes a key, which stands at at, of the map on top and reports whether it was there already.
 func (f *finder) twice(t *frame, id string, at int) bool {
@@ -305,9 +311,9 @@ func (f *finder) twice(t *frame, id string, at int) bool {
 	return len(t.seen) == before
 }
 
-// foreign notes that t, which is on top, is no ref.
-func (f *finder) foreign(t *frame) {
-	t.foreign = true
+// others notes that t, which is on top, is no ref.
+func (f *finder) others(t *frame) {
+	t.notRef, t.notForeign = true, true
 	f.members = f.members[:t.firstMember]
 }
 
@@ -318,7 +324,7 @@ func (f *finder) opaqueKey(start int) {
 	t.key = "?"
 	f.node(start)
 	f.tell(eventOpaqueKey, "", scalar{})
-	f.foreign(t)
+	f.others(t)
 	t.merge = false
 }
 
@@ -343,16 +349,38 @@ func (f *finder) scalar(s scalar) error {
 	f.node(s.value.start)
 	from := len(f.sites)
 	var site *Site
-	if s.kind == scalarText && credref.IsShortForm(s.text) && s.props.tagged <= tagText && !f.ignoredHere() {
-		if ref, ok := f.parseShort(s.text, s.value.start); ok {
-			site = f.newSite(s.value, s.props)
-			site.Ref = ref
-			f.addSite(site)
-		}
+	if s.kind == scalarText && s.props.tagged <= tagText {
+		site = f.textSite(&s)
 	}
 	f.define(s.props, &s, site)
 	f.value(&member{kind: memberScalar, scalar: s, at: s.value.start, from: from, to: len(f.sites), refs: site != nil}, s.value.end, site)
 	return f.stop
+}
+
+// textSite makes a site of a text; nil when it is no ref, or a wrong one.
+func (f *finder) textSite(s *scalar) *Site {
+	var (
+		ref   credref.Ref
+		other any
+		ok    bool
+	)
+	switch foreign := f.opts.foreign; {
+	case credref.IsShortForm(s.text):
+		if f.ignoredHere() {
+			return nil
+		}
+		ref, ok = f.parseShort(s.text, s.value.start)
+	case foreign != nil && foreign.Text != nil:
+		other, ok = foreign.Text(s.text)
+		ok = ok && !f.ignoredHere()
+	}
+	if !ok {
+		return nil
+	}
+	site := f.newSite(s.value, s.props)
+	site.Ref, site.Foreign = ref, other
+	f.addSite(site)
+	return site
 }
 
 func (f *finder) addSite(s *Site) {
@@ -515,9 +543,13 @@ func (f *finder) close(end int, inner span) {
 	done := *t
 	f.stack = f.stack[:len(f.stack)-1]
 	var site *Site
-	if done.kind == frameMap && !done.foreign && f.opts.style != RefsShort && !f.merging() &&
+	if done.kind == frameMap && !done.isOthers() && f.opts.style != RefsShort && !f.merging() &&
 		(done.props.tagged == tagNone || done.props.tagged == tagMap) {
-		site = f.refMap(&done, end)
+		if done.notRef {
+			site = f.foreignMap(&done, end)
+		} else {
+			site = f.refMap(&done, end)
+		}
 		m.refs = site != nil
 	}
 	m.to = len(f.sites)
@@ -541,7 +573,7 @@ func (f *finder) value(m *member, end int, site *Site) {
 	}
 	switch t.kind {
 	case frameMap:
-		if !t.foreign {
+		if !t.isOthers() {
 			m.key = t.key
 			f.members = append(f.members, *m)
 		}
@@ -566,6 +598,44 @@ func (f *finder) addEntry(t *frame, end int, site *Site) {
 	t.lastFull = site.entry
 }
 
+// isText reports whether m is there and a string.
+func (m *member) isText() bool {
+	return m != nil && m.kind == memberScalar && m.scalar.kind == scalarText && m.scalar.props.tagged <= tagText
+}
+
+// foreignMap makes a site of a map with no keys but those of a foreign ref; nil when it is none.
+func (f *finder) foreignMap(t *frame, end int) *Site {
+	members := f.members[t.firstMember:]
+	texts := make(map[string]string, len(members))
+	for i := range members {
+		if !members[i].isText() {
+			return nil
+		}
+		texts[members[i].key] = members[i].scalar.text
+	}
+	if f.ignoredHere() {
+		return nil
+	}
+	foreign, ok := f.opts.foreign.Map(texts)
+	if !ok {
+		return nil
+	}
+	site := f.newSite(span{t.start, end}, t.props)
+	site.isMap, site.Foreign = true, foreign
+	f.sites = f.sites[:t.firstSite]
+	f.addSite(site)
+	f.swallow(t)
+	return site
+}
+
+// swallow notes that the anchors in t, which is a ref, go with it.
+func (f *finder) swallow(t *frame) {
+	for len(f.tail) > 0 && f.tail[len(f.tail)-1].at >= t.start {
+		f.tail[len(f.tail)-1].swallowed = true
+		f.tail = f.tail[:len(f.tail)-1]
+	}
+}
+
 // refMap makes a site of a map with no keys but those of a ref; nil when it is none, or a wrong one.
 func (f *finder) refMap(t *frame, end int) *Site {
 	members := f.members[t.firstMember:]
@@ -577,9 +647,7 @@ func (f *finder) refMap(t *frame, end int) *Site {
 		}
 		return nil
 	}
-	text := func(m *member) bool {
-		return m != nil && m.kind == memberScalar && m.scalar.kind == scalarText && m.scalar.props.tagged <= tagText
-	}
+	text := (*member).isText
 	provider, id := get("provider"), get("id")
 	if !text(provider) || id == nil || f.ignoredHere() {
 		return nil
@@ -640,6 +708,9 @@ func (f *finder) refMap(t *frame, end int) *Site {
 			if s.Optional || len(s.Fallback) > 0 || !s.Default.IsZero() {
 				f.faults.add(fault{offset: s.value.start, path: s.Path, reason: "a fallback has no optional, default or fallback of its own"})
 			}
+			if s.Foreign != nil {
+				f.faults.add(fault{offset: s.value.start, path: s.Path, reason: "a fallback must be a ref of the same kind, {provider, id} or a cred:// text"})
+			}
 			site.Fallback = append(site.Fallback, s.Ref)
 		}
 		if !m.refs && f.faults.len() == t.firstFault {
@@ -654,10 +725,7 @@ func (f *finder) refMap(t *frame, end int) *Site {
 		return nil
 	}
 	f.addSite(site)
-	for len(f.tail) > 0 && f.tail[len(f.tail)-1].at >= t.start {
-		f.tail[len(f.tail)-1].swallowed = true
-		f.tail = f.tail[:len(f.tail)-1]
-	}
+	f.swallow(t)
 	return site
 }
 

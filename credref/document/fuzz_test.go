@@ -12,6 +12,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref/document"
+	"github.com/credresolve/credresolve/secretref"
 )
 
 // fuzz checks what holds for any input: no panic (which would be an internal error), a document without refs comes back
@@ -28,6 +29,9 @@ func fuzz(f *testing.F, format document.Format, seeds []string) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
+		if err := sameWithForeign(src, format, document.Options{}); err != nil {
+			t.Fatalf("%q: %v", src, err)
+		}
 		d, err := document.Parse("in", src, format, document.Options{})
 		if err != nil {
 			if backend.CodeOf(err) != backend.CodeUsage {
@@ -97,6 +101,63 @@ func readElsewhere(format document.Format, b []byte) (err error) {
 		return err
 	}
 	return nil
+}
+
+// FuzzForeign is fuzz for documents with SecretRefs among their refs, with and without shorthands.
+func FuzzForeign(f *testing.F) {
+	formats := document.Formats()
+	for i, s := range []string{
+		"a: {source: env, provider: default, id: X}\nb:\n  source: file\n  provider: f\n  id: /a/b # c\nc: cred://p/x\n",
+		`{"a": {"source": "exec", "provider": "v", "id": "a/b"}, "b": "${X}"}`,
+		"{a: {source: 'env', provider: 'default', id: 'X'}, b: ['$Y', {source: 'env', id: 'Z'}]}",
+		"[a.b]\nsource = 'env'\nprovider = 'default'\nid = 'X'\n[[c]]\nprovider = 'p'\nid = 'y'\n[[c]]\nsource = 'env'\nprovider = 'default'\nid = 'Y'\n",
+		"A='$X'\nB=${Y}\n",
+	} {
+		foreign := 0
+		d, err := document.Parse("seed", []byte(s), formats[i], document.Options{Foreign: secretRefs(secretref.Grammar{Shorthands: true})})
+		if err != nil {
+			f.Fatalf("seed %q: %v", s, err)
+		}
+		for _, site := range d.Refs() {
+			if site.Foreign != nil {
+				foreign++
+			}
+		}
+		if foreign == 0 {
+			f.Fatalf("seed %q holds no SecretRef", s)
+		}
+		f.Add([]byte(s), uint8(i), true)
+	}
+	f.Fuzz(func(t *testing.T, src []byte, format uint8, shorthands bool) {
+		is := formats[int(format)%len(formats)]
+		o := document.Options{Foreign: secretRefs(secretref.Grammar{Shorthands: shorthands})}
+		d, err := document.Parse("in", src, is, o)
+		if err != nil {
+			if backend.CodeOf(err) != backend.CodeUsage {
+				t.Fatal(err)
+			}
+			return
+		}
+		if _, err := d.Env(); err != nil && backend.CodeOf(err) != backend.CodeUsage {
+			t.Fatal(err)
+		}
+		out, err := d.Render(func(*document.Site) (document.Replacement, error) {
+			return document.Replacement{Secret: backend.NewSecretString("v: '1' # x")}, nil
+		})
+		if err != nil {
+			if backend.CodeOf(err) != backend.CodeUnsupported {
+				t.Fatal(err)
+			}
+			return
+		}
+		again, err := document.Parse("out", out, is, o)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", src, out, err)
+		}
+		if n := len(again.Refs()); n != 0 {
+			t.Fatalf("%q became %q with %d refs left", src, out, n)
+		}
+	})
 }
 
 func FuzzYAML(f *testing.F) {

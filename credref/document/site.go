@@ -8,7 +8,10 @@ import (
 // Site is a place of a document where a ref stands, with what the document says about it. It is immutable. The order in
 // which to try is Ref, each of Fallback, Default, removal if Optional; each only when the one before was not found.
 type Site struct {
-	Ref      credref.Ref
+	Ref credref.Ref
+	// Foreign is what Options.Foreign made of a ref of its kind, which has neither fallback nor default and is not optional;
+	// Ref is zero then. Nil for a CredentialRef.
+	Foreign  any
 	Fallback []credref.Ref
 	// Default is a literal of the document: JSON when it stands there as a number, boolean or null. The zero Secret
 	// means that there is none.

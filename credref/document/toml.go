@@ -3,6 +3,7 @@ package document
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -29,16 +30,16 @@ type tomlReader struct {
 
 // tomlTable is a table that headers and dotted keys make up, an array of such tables, or a value in one.
 type tomlTable struct {
-	at, end  int // of a value: its key and it; of a table: at is its header's key, else where it is first named
-	last     int // of a table with a header, and of the root: where the header or the last value under it ends; -1 for none
-	parent   *tomlTable
-	step     tomlStep              // from parent
-	keys     map[string]*tomlTable // nil for a value
-	items    []*tomlTable          // of an array of tables
-	header   bool
-	dotted   bool // dotted keys name it
-	provider string
-	text     bool // of a value: it is a string
+	at, end int // of a value: its key and it; of a table: at is its header's key, else where it is first named
+	last    int // of a table with a header, and of the root: where the header or the last value under it ends; -1 for none
+	parent  *tomlTable
+	step    tomlStep              // from parent
+	keys    map[string]*tomlTable // nil for a value
+	items   []*tomlTable          // of an array of tables
+	header  bool
+	dotted  bool   // dotted keys name it
+	text    bool   // of a value: it is a string
+	value   string // of a string that may be part of a ref
 }
 
 // tomlStep is a key, or an index into an array of tables.
@@ -199,8 +200,8 @@ func (r *tomlReader) expression(e *unstable.Node) error {
 	}
 	v := e.Value()
 	leaf := &tomlTable{at: at, parent: table, step: tomlStep{last, -1}, text: v.Kind == unstable.String}
-	if last == "provider" && leaf.text {
-		leaf.provider = string(v.Data)
+	if leaf.text && (last == "provider" || r.f.opts.foreign != nil && slices.Contains(r.f.opts.foreign.Keys, last)) {
+		leaf.value = string(v.Data)
 	}
 	table.keys[last] = leaf
 	end, err := r.value(v, r.afterKey(e))

@@ -27,7 +27,7 @@ func (r *tomlReader) tableRefs() error {
 	f.faults, f.stack = faults{}, f.stack[:0]
 	var refs []*tomlRef
 	if r.isRef(r.root) {
-		if f.knownProvider(r.root.keys["provider"].provider, 0) {
+		if r.isForeign(r.root) || f.knownProvider(r.root.keys["provider"].value, 0) {
 			f.faults.add(fault{path: f.path(true), reason: "a TOML document is a table and cannot be a ref as a whole", remedy: remedyTOML})
 		}
 	} else {
@@ -51,8 +51,32 @@ func (r *tomlReader) tableRefs() error {
 
 const remedyTOML = `write name = {provider = "…", id = "…"} or name = "cred://…"`
 
+// isForeign reports whether a table is a ref of the foreign kind, wherever it stands.
+func (r *tomlReader) isForeign(t *tomlTable) bool {
+	foreign := r.f.opts.foreign
+	if foreign == nil || len(t.keys) == 0 || len(t.keys) > len(foreign.Keys) {
+		return false
+	}
+	texts, others := make(map[string]string, len(t.keys)), false
+	for key, member := range t.keys {
+		if !member.text || !slices.Contains(foreign.Keys, key) {
+			return false
+		}
+		texts[key] = member.value
+		others = others || !slices.Contains(refKeys, key)
+	}
+	if !others {
+		return false
+	}
+	_, is := foreign.Map(texts)
+	return is
+}
+
 // isRef reports whether the table to which the finder's stack leads is a ref.
 func (r *tomlReader) isRef(t *tomlTable) bool {
+	if r.isForeign(t) {
+		return !r.f.ignoredHere()
+	}
 	provider, id := t.keys["provider"], t.keys["id"]
 	if r.f.opts.style == RefsShort || len(t.keys) > len(refKeys) || provider == nil || !provider.text || id == nil || id.keys != nil || id.items != nil {
 		return false
@@ -65,7 +89,7 @@ func (r *tomlReader) isRef(t *tomlTable) bool {
 	if r.f.ignoredHere() {
 		return false
 	}
-	if !id.text && slices.Contains(r.f.opts.providers, provider.provider) {
+	if !id.text && slices.Contains(r.f.opts.providers, provider.value) {
 		r.f.faults.add(fault{offset: id.at, path: r.f.path(true) + ".id", reason: "the id must be a string", remedy: "write it in quotes"})
 	}
 	return id.text
@@ -94,7 +118,7 @@ func (r *tomlReader) findRefs(t *tomlTable, refs []*tomlRef) []*tomlRef {
 		}
 		for _, item := range some {
 			within(item, func() {
-				if r.f.knownProvider(item.keys["provider"].provider, item.at) {
+				if r.isForeign(item) || r.f.knownProvider(item.keys["provider"].value, item.at) {
 					r.f.faults.add(fault{
 						offset: item.at, path: r.f.path(true),
 						reason: "a ref in an array of tables of which not all are refs: TOML has no place for its value",
