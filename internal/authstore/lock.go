@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -24,6 +25,14 @@ const (
 type holder struct {
 	PID       int    `json:"pid"`
 	CreatedAt string `json:"createdAt"`
+}
+
+// Lock takes the lock of the auth-profiles.json in dir, for a caller that exchanges the file itself. unlock gives it back.
+func Lock(ctx context.Context, dir string) (unlock func(), err error) {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real // where OpenClaw puts the lock
+	}
+	return lock(ctx, filepath.Join(dir, FileName+".lock"))
 }
 
 // lock takes the lock file at path, as OpenClaw does: it exists while somebody holds it. One of a process that is gone, or

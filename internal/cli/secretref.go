@@ -27,6 +27,8 @@ commands end with OpenClaw's exit statuses.`,
 	}
 	cmd.AddCommand(
 		a.secretrefAudit(),
+		a.secretrefConfigure(),
+		a.secretrefApply(),
 		a.secretrefInstall(),
 		a.secretrefReload(),
 		a.secretrefExplain(),
