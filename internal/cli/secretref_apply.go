@@ -90,7 +90,7 @@ func applyText(r *openclaw.ApplyReport) []byte {
 		would = "would be "
 	}
 	for _, path := range r.ChangedFiles {
-		fmt.Fprintln(&out, printable(fmt.Sprintf("%s: %schanged", path, would)))
+		fmt.Fprintln(&out, printable(fmt.Sprintf("%s: %schanged", shown(path), would)))
 	}
 	fmt.Fprintf(&out, "%s: %s %schanged, %s", r.Mode, count(len(r.ChangedFiles), "file", "files"), would, count(r.RefsChecked, "reference resolves", "references resolve"))
 	if r.SkippedExec > 0 {
