@@ -326,7 +326,7 @@ func (a *applying) leaves(v any) string {
 		a.names[ref.ID] = true
 		return ""
 	}
-	for _, m := range variableInText.FindAllStringSubmatch(s, -1) {
+	for _, m := range variableInText().FindAllStringSubmatch(s, -1) {
 		a.names[m[1]] = true
 	}
 	if s == "" || NoSecretMarker(s) || secretref.Retired(s) || secretref.Placeholder(s) {

@@ -308,7 +308,7 @@ func (t *PlanTarget) complete(c secretref.Compat) error {
 		t.surface = Surface{Type: DocumentValue, Expected: secretref.String}
 	default:
 		known := false
-		for _, s := range surfaces {
+		for _, s := range surfaces() {
 			if s.RuntimeOnly || s.Type != t.Type && s.Pattern != t.Type {
 				continue
 			}
@@ -338,7 +338,7 @@ func (t *PlanTarget) complete(c secretref.Compat) error {
 // anywhere takes places that OpenClaw does not know.
 func NewTarget(path []string, ref secretref.Ref, agent string, anywhere bool, c secretref.Compat) (PlanTarget, error) {
 	t := PlanTarget{Path: path, Ref: ref}
-	for _, s := range surfaces {
+	for _, s := range surfaces() {
 		if s.RuntimeOnly || !(s.MatchLiteral(path) || s.Match(path)) {
 			continue
 		}

@@ -163,7 +163,7 @@ func (a *applying) usedNames() map[string]bool {
 		}
 		switch v := v.(type) {
 		case string:
-			for _, m := range variableInText.FindAllStringSubmatch(v, -1) {
+			for _, m := range variableInText().FindAllStringSubmatch(v, -1) {
 				used[m[1]] = true
 			}
 		case []any:
@@ -210,7 +210,7 @@ func (a *applying) scrubEnv(path string, used map[string]bool) error {
 	defer clear(content)
 	var after []byte
 	for line := range bytes.Lines(content) {
-		m := envAssignment.FindSubmatch(bytes.TrimRight(line, "\r\n"))
+		m := envAssignment().FindSubmatch(bytes.TrimRight(line, "\r\n"))
 		if m == nil {
 			after = append(after, line...)
 			continue
