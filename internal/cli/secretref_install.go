@@ -34,7 +34,7 @@ type installFlags struct {
 	vaultEnv                      bool
 	passEnv                       []string
 	timeoutMS                     int
-	output                        *string
+	output, compat                *string
 }
 
 // installed is the answer of secretref install, for a program.
@@ -125,7 +125,7 @@ marked, and removed again when it is revoked through the sidecar, deleted by rm,
 	for _, name := range []string{"provider", "pass-env", "timeout-ms", "prove"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
-	f.output = outputFlag(cmd)
+	f.output, f.compat = outputFlag(cmd), compatFlag(cmd)
 	p.add(cmd)
 	return cmd
 }
@@ -139,7 +139,7 @@ func (a *app) install(ctx context.Context, f installFlags, args []string) error 
 	case f.timeoutMS < 500 || f.timeoutMS > 120_000:
 		return backend.Errorf(backend.CodeUsage, "--timeout-ms must be from 500 to 120000")
 	}
-	home, err := a.openclawHome(strings.Join(args, ""), "")
+	home, err := a.openclawHome(strings.Join(args, ""), *f.compat)
 	if err != nil {
 		return err
 	}
