@@ -367,3 +367,33 @@ func TestOpenClawThroughTheSidecar(t *testing.T) {
 		t.Errorf("the store was called %d times", n)
 	}
 }
+
+// The rules to which others' programs are held are held here too.
+func TestOpenClawExecConforms(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	values := map[string]string{
+		"db/password": "correct-horse-battery-staple", "api/key": "not-a-real-key-0123456789", "odd/white-space": " \t two lines,\r\nand their ends \n\n",
+		"odd/unicode": "e\u0301 \u00e9 \u65e5\u672c\u8a9e \U0001f511", "odd/quotes": "\"'\\ \\n $HOME `id` $(id) %s \x01\x1b[0m", "large": strings.Repeat("long-", 20_000),
+	}
+	secrets, _ := json.Marshal(values)
+	u.write("secrets.json", string(secrets))
+	u.write("open.json", "{}")
+	if err := os.Chmod(filepath.Join(u.dir, "open.json"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	u.write("credresolve.yaml", "version: 1\nproviders:\n  conf: {kind: file, path: secrets.json, mode: json}\n  open: {kind: file, path: open.json, mode: json}\n")
+	known := map[string]map[string]string{"missing": {"id": "conf/none"}, "denied": {"id": "open/x"}, "invalid": {"id": "conf"}}
+	for role, id := range map[string]string{"present": "db/password", "second": "api/key", "white-space": "odd/white-space", "unicode": "odd/unicode", "quotes": "odd/quotes", "large": "large"} {
+		known[role] = map[string]string{"id": "conf/" + id, "value": values[id]}
+	}
+	description, _ := json.Marshal(map[string]any{"known": known, "args": []string{"openclaw-exec", "--timeout", "100s", "--config", filepath.Join(u.dir, "credresolve.yaml")}})
+	u.write("known.json", string(description))
+	program, err := exec.LookPath("credresolve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := u.run("conformance", "--exec", program, "--config", "known.json"); p.status != 0 {
+		t.Errorf("status %d\n%s%s", p.status, p.stdout, p.stderr)
+	}
+}

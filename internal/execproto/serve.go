@@ -26,8 +26,7 @@ type Request struct {
 	IDs []string
 }
 
-// DecodeRequest reads what a client sends: one JSON object with "protocolVersion": 1 and an array "ids" of texts that are not
-// empty. Keys beyond those are a later client's and ignored, and so is white space around. Its error is an *Error, which
+// DecodeRequest reads what a client sends: one JSON object with "protocolVersion": 1 and an array "ids" of texts. Keys beyond those are a later client's and ignored, and so is white space around. Its error is an *Error, which
 // holds nothing of text.
 func (d Dialect) DecodeRequest(text []byte) (Request, error) {
 	var req Request
@@ -51,7 +50,7 @@ func (d Dialect) DecodeRequest(text []byte) (Request, error) {
 		return bad(NotAnObject)
 	}
 	version, named := 0.0, true
-	var ids []string
+	var ids []*string
 	for key, value := range Members(text) { // of duplicates the last counts
 		switch key {
 		case "protocolVersion":
@@ -72,15 +71,15 @@ func (d Dialect) DecodeRequest(text []byte) (Request, error) {
 		return bad(WrongVersion)
 	case !named:
 		return bad(NoProvider)
-	case ids == nil || slices.Contains(ids, ""):
+	case ids == nil || slices.Contains(ids, nil): // null
 		return bad(NoIDs)
 	}
 	seen := make(map[string]bool, len(ids))
 	req.IDs = make([]string, 0, len(ids))
 	for _, id := range ids {
-		if !seen[id] {
-			seen[id] = true
-			req.IDs = append(req.IDs, id)
+		if !seen[*id] {
+			seen[*id] = true
+			req.IDs = append(req.IDs, *id)
 		}
 	}
 	limit := d.MaxIDs
