@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,6 +185,44 @@ func TestSidecarLeases(t *testing.T) {
 	p.end(syscall.SIGTERM)
 	if n := p.leases(); n != 0 {
 		t.Errorf("%d leases after the end", n)
+	}
+}
+
+// A copy in an auth profile ends with the credential, whoever wrote it: another process remembers it for the sidecar.
+func TestSidecarEndsCopies(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("needs modes of files: run it on Linux or macOS")
+	}
+	p := newProcess(t, "", "  revoke_on_exit: true\n")
+	const path = "claw/agents/main/agent/auth-profiles.json"
+	p.write(path, `{"version": 1, "profiles": {}}`)
+	holds := func() bool {
+		text, err := os.ReadFile(filepath.Join(p.dir, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(text), "p:copy")
+	}
+	p.start()
+	copied := func() {
+		t.Helper()
+		got := p.run("secretref", "install", "--profile", "p:copy", "--ref", p.user1().String(), "--write-through", filepath.Join(p.dir, "claw"))
+		if got.status != 0 || !holds() {
+			t.Fatalf("writing a copy: status %d, %s", got.status, got.stderr)
+		}
+	}
+	copied()
+	if err := p.client().Revoke(t.Context(), p.user1()); err != nil {
+		t.Fatal(err)
+	}
+	if holds() {
+		t.Error("the copy outlived a revocation")
+	}
+	copied()
+	p.end(syscall.SIGTERM)
+	if holds() {
+		t.Error("the copy outlived the leases that ended with the sidecar")
 	}
 }
 
