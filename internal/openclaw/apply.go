@@ -83,7 +83,7 @@ func (h Home) Apply(ctx context.Context, plan *Plan, o ApplyOptions) (*ApplyRepo
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if o.Write && len(a.changes) > 0 {
+	if o.Write {
 		if err := a.write(); err != nil {
 			return nil, err
 		}
@@ -516,16 +516,15 @@ func (a *audit) dangling(r secretref.Ref) error {
 	return a.static(r)
 }
 
-// write carries the changes out.
+// write carries the changes out, under the locks of the stores. A lock that a killed process left is taken too, and so goes.
 func (a *applying) write() error {
-	locked := map[string]bool{}
-	for _, c := range a.changes {
-		dir := filepath.Dir(c.path)
-		if a.stores[c.path] == nil || locked[dir] {
+	for _, agent := range a.Agents {
+		path := filepath.Join(agent.Dir, authstore.FileName)
+		changes := slices.ContainsFunc(a.changes, func(c *fileChange) bool { return c.path == path })
+		if _, err := os.Lstat(path + ".lock"); err != nil && !changes {
 			continue
 		}
-		locked[dir] = true
-		unlock, err := authstore.Lock(a.ctx, dir)
+		unlock, err := authstore.Lock(a.ctx, agent.Dir)
 		if err != nil {
 			return err
 		}

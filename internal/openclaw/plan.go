@@ -328,7 +328,10 @@ func (t *PlanTarget) complete(c secretref.Compat) error {
 	if err := (secretref.Grammar{Compat: c}).Check(t.Ref); err != nil {
 		return planError("ref", "%v", err)
 	}
-	if t.surface.Profile && t.Agent == "" {
+	switch {
+	case !t.surface.Profile:
+		t.Agent, t.AuthProvider = "", ""
+	case t.Agent == "":
 		return planError("agentId", "it is needed for a place in auth profiles")
 	}
 	return nil
