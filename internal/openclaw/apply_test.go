@@ -570,20 +570,47 @@ func TestApplyChangesNothingElse(t *testing.T) {
 	})
 }
 
-func TestApplyIsUnsupportedForDatabases(t *testing.T) {
+// A database is OpenClaw's to write, and a secret that stays in one is told before anything is written.
+func TestApplyLeavesDatabases(t *testing.T) {
 	t.Parallel()
-	h, dir := plainHome(t)
-	database := filepath.Join(dir, "agents/main/agent/openclaw-agent.sqlite")
-	content, err := os.ReadFile(filepath.Join("testdata", "openclaw-agent.sqlite"))
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no database among the test data")
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("needs python3 to make a database: apt-get install python3")
 	}
-	if err := errors.Join(err, os.WriteFile(database, content, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = h.Apply(t.Context(), decodePlan(t, `{"version":1,"protocolVersion":1,"targets":[
-		{"type":"auth-profiles.api_key.key","path":"profiles.openai:default.key","agentId":"main","ref":{"source":"file","provider":"conf","id":"/openai"}}]}`), ApplyOptions{})
-	if backend.CodeOf(err) != backend.CodeUnsupported {
-		t.Errorf("got %v", err)
+	for name, c := range map[string]struct{ plan, want string }{
+		"target": {`{"version":1,"protocolVersion":1,"targets":[
+			{"type":"auth-profiles.api_key.key","path":"profiles.openai:default.key","agentId":"main","ref":{"source":"file","provider":"conf","id":"/openai"}}]}`,
+			"which OpenClaw alone writes; nothing was changed"},
+		"residue": {plainPlan, "holds a secret of provider openai in plain text, which OpenClaw alone can take out; nothing was changed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, dir := plainHome(t)
+			database := filepath.Join(dir, "agents", "main", "agent", "openclaw-agent.sqlite")
+			make := exec.CommandContext(t.Context(), python, "-c", `
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("CREATE TABLE auth_profile_store (store_key TEXT NOT NULL PRIMARY KEY, store_json TEXT NOT NULL, updated_at INTEGER NOT NULL) STRICT")
+db.execute("INSERT INTO auth_profile_store VALUES ('primary', ?, 1)", (sys.argv[2],))
+db.commit()
+`, database, `{"version":1,"profiles":{"openai:default":{"type":"api_key","provider":"openai","key":"database-c4nary"}}}`)
+			if out, err := make.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if err := os.Chmod(database, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := files(t, dir)
+			_, err := h.Apply(t.Context(), decodePlan(t, c.plan), ApplyOptions{Write: true})
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "c4nary") {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if name == "target" && backend.CodeOf(err) != backend.CodeUnsupported {
+				t.Errorf("the code is %v", backend.CodeOf(err))
+			}
+			if !reflect.DeepEqual(files(t, dir), before) {
+				t.Error("something was written")
+			}
+		})
 	}
 }
