@@ -168,7 +168,7 @@ func resolverOfOpenClaw(t *testing.T) func(t *testing.T, env []string, request s
 	return func(t *testing.T, env []string, request string) response {
 		t.Helper()
 		if program == "" {
-			t.Skip("not compared with OpenClaw's resolver for Vault: CREDRESOLVE_OPENCLAW names no OpenClaw")
+			t.Skip("needs OpenClaw, to compare with its resolver for Vault: run make test")
 		}
 		script := filepath.Join(home, "node_modules/openclaw/dist/extensions/vault/vault-secret-ref-resolver.js")
 		cmd := exec.CommandContext(t.Context(), filepath.Join(home, "node/bin/node"), script)
