@@ -55,7 +55,8 @@ func (f *File) Apply(edits []Edit) ([]byte, error) {
 		}
 	}
 	wanted.compact()
-	w := &writer{text: f.text, look: f.style()}
+	on := linesOf(f.text)
+	w := &writer{text: f.text, on: on, look: f.style(on)}
 	if err := w.diff(f.root, wanted, nil); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package json5
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -184,6 +185,7 @@ func TestApplyRefusesWithoutShowingValues(t *testing.T) {
 // commentsOf gives the comments of a text.
 func commentsOf(text string) (all []string) {
 	r := &reader{s: text, json5: true, h: &builder{}}
+	on := linesOf(text)
 	for r.i < len(r.s) {
 		switch c := r.s[r.i]; {
 		case c == '"' || c == '\'':
@@ -191,7 +193,7 @@ func commentsOf(text string) (all []string) {
 				return all
 			}
 		case strings.HasPrefix(r.s[r.i:], "//"):
-			end := lineEnd(text, r.i)
+			end := on.end(r.i)
 			all = append(all, strings.TrimSpace(text[r.i:end]))
 			r.i = end
 		case strings.HasPrefix(r.s[r.i:], "/*"):
@@ -280,4 +282,30 @@ func mustEncode(t *testing.T, v any, file *File) *Node {
 	}
 	n.adopt(file.root)
 	return n
+}
+
+// What takes the square of the size here does not end within the time of a test.
+func TestApplyToOneLongLine(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString(`{"first":{}`)
+	for i := range 100_000 {
+		fmt.Fprintf(&b, `,"key %d":{"a":[1]}`, i)
+	}
+	b.WriteString("}")
+	text := b.String()
+	got, err := parse(t, text).Apply([]Edit{
+		{Path: []string{"first", "new"}, Value: "v"},
+		{Path: []string{"key 99998"}, Delete: true},
+		{Path: []string{"last"}, Value: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Replace(text, `"first":{}`, `"first":{"new":"v"}`, 1)
+	want = strings.Replace(want, `"key 99998":{"a":[1]},`, "", 1)
+	want = strings.TrimSuffix(want, "}") + `,"last":true}`
+	if string(got) != want {
+		t.Errorf("the text has %d bytes, want %d, and ends %q", len(got), len(want), got[max(0, len(got)-80):])
+	}
 }

@@ -21,8 +21,65 @@ type look struct {
 	inline  bool   // but for small objects
 }
 
+// lines finds the lines of a text without going over it: a document may be one line of megabytes.
+type lines struct {
+	text   string
+	breaks []int32 // where a line ends; a CR LF is two. A File is smaller than these count
+}
+
+func linesOf(text string) lines {
+	l := lines{text: text}
+	for i := range len(text) {
+		if isBreak(text[i]) {
+			l.breaks = append(l.breaks, int32(i))
+		}
+	}
+	return l
+}
+
+// start gives where the line of offset i begins.
+func (l lines) start(i int) int {
+	if before, _ := slices.BinarySearch(l.breaks, int32(i)); before > 0 {
+		return int(l.breaks[before-1]) + 1
+	}
+	if i >= len(bom) && strings.HasPrefix(l.text, bom) {
+		return len(bom)
+	}
+	return 0
+}
+
+// end gives where the line of offset i ends, in front of its break.
+func (l lines) end(i int) int {
+	if next, _ := slices.BinarySearch(l.breaks, int32(i)); next < len(l.breaks) {
+		return int(l.breaks[next])
+	}
+	return len(l.text)
+}
+
+// several reports whether n is on more than one line.
+func (l lines) several(n *Node) bool { return l.end(n.Start) < n.End }
+
+// indentation gives the white space at the beginning of the line of offset i.
+func (l lines) indentation(i int) string {
+	start := l.start(i)
+	end := start
+	for end < len(l.text) && isBlank(l.text[end]) {
+		end++
+	}
+	return l.text[start:end]
+}
+
+// own reports whether nothing stands before offset i on its line.
+func (l lines) own(i int) bool {
+	start := l.start(i)
+	for i > start && isBlank(l.text[i-1]) {
+		i--
+	}
+	return start > 0 && start == i
+}
+
 // style guesses from the whole document.
-func (f *File) style() look {
+func (f *File) style(on lines) look {
 	l := look{newline: "\n", unit: "  ", colon: ": ", quote: '"', keys: '"', lines: true}
 	if i := strings.IndexByte(f.text, '\n'); i < 0 {
 		l.lines = strings.Trim(f.text, bom+" \t") == "{}"
@@ -36,15 +93,17 @@ func (f *File) style() look {
 		if n.Kind == String {
 			quotes[f.text[n.Start]]++
 		}
-		if n.Kind == Object && len(n.Members) > 0 && !strings.Contains(f.text[n.Start:n.End], "\n") && l.lines {
-			l.inline = true
-		}
-		if n.Kind == Object && len(n.Members) > 0 && isBlank(f.text[n.Start+1]) && !strings.Contains(f.text[n.Start:n.End], "\n") {
-			l.pad = " "
+		if n.Kind == Object && len(n.Members) > 0 && !on.several(n) {
+			l.inline = l.inline || l.lines
+			if isBlank(f.text[n.Start+1]) {
+				l.pad = " "
+			}
 		}
 		for _, e := range n.entries() {
-			if own, outer := indentation(f.text, e.start), indentation(f.text, n.Start); unit == "" && ownLine(f.text, e.start) && strings.HasPrefix(own, outer) {
-				unit = own[len(outer):]
+			if unit == "" && on.own(e.start) {
+				if more, deeper := strings.CutPrefix(on.indentation(e.start), on.indentation(n.Start)); deeper {
+					unit = more
+				}
 			}
 			walk(e.value)
 		}
@@ -80,39 +139,6 @@ func (f *File) style() look {
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 func isBreak(c byte) bool { return c == '\n' || c == '\r' }
 
-func lineStart(s string, i int) int {
-	for i > 0 && !isBreak(s[i-1]) {
-		i--
-	}
-	if i == 0 && strings.HasPrefix(s, bom) {
-		return len(bom)
-	}
-	return i
-}
-
-func lineEnd(s string, i int) int {
-	for i < len(s) && !isBreak(s[i]) {
-		i++
-	}
-	return i
-}
-
-// indentation gives the white space at the beginning of the line of offset i.
-func indentation(s string, i int) string {
-	start := lineStart(s, i)
-	end := start
-	for end < len(s) && isBlank(s[end]) {
-		end++
-	}
-	return s[start:end]
-}
-
-// ownLine reports whether nothing stands before offset i on its line.
-func ownLine(s string, i int) bool {
-	start := lineStart(s, i)
-	return start > 0 && start+len(indentation(s, i)) == i
-}
-
 // splice replaces a part of the text.
 type splice struct {
 	start, end int
@@ -122,6 +148,7 @@ type splice struct {
 // writer gathers the splices that make a document what it is to be.
 type writer struct {
 	text    string
+	on      lines
 	look    look
 	splices []splice
 }
@@ -154,15 +181,16 @@ func (w *writer) diff(old, wanted *Node, path []string) error {
 	case old.Kind == Object && wanted.Kind == Object:
 		var added []string
 		indent := w.childIndent(old)
+		was, stays := old.byKey(), wanted.byKey()
 		for _, m := range wanted.Members {
-			before := old.member(m.Key)
+			before := was[m.Key]
 			if before == nil {
 				added = append(added, w.key(m.Key)+w.look.colon+w.value(m.Value, indent))
-			} else if err := w.diff(before.Value, m.Value, append(path[:len(path):len(path)], m.Key)); err != nil {
+			} else if err := w.diff(before, m.Value, append(path[:len(path):len(path)], m.Key)); err != nil {
 				return err
 			}
 		}
-		return w.reshape(old, added, indent, func(i int) bool { return wanted.member(old.Members[i].Key) == nil })
+		return w.reshape(old, added, indent, func(i int) bool { return stays[old.Members[i].Key] == nil })
 	case old.Kind == Array && wanted.Kind == Array:
 		var added []string
 		indent := w.childIndent(old)
@@ -184,8 +212,17 @@ func (w *writer) diff(old, wanted *Node, path []string) error {
 	if w.comments(old) {
 		return fmt.Errorf("%s: a comment within the value would be lost; move or remove it first", Pointer(path))
 	}
-	w.replace(old.Start, old.End, w.value(wanted, indentation(w.text, old.Start)))
+	w.replace(old.Start, old.End, w.value(wanted, w.on.indentation(old.Start)))
 	return nil
+}
+
+// byKey gives the values of an object, whose keys are there once.
+func (n *Node) byKey() map[string]*Node {
+	values := make(map[string]*Node, len(n.Members))
+	for _, m := range n.Members {
+		values[m.Key] = m.Value
+	}
+	return values
 }
 
 // comments reports whether a container holds comments.
@@ -213,11 +250,11 @@ func (w *writer) comments(n *Node) bool {
 // childIndent gives the indentation of what container n holds.
 func (w *writer) childIndent(n *Node) string {
 	for _, e := range n.entries() {
-		if ownLine(w.text, e.start) {
-			return indentation(w.text, e.start)
+		if w.on.own(e.start) {
+			return w.on.indentation(e.start)
 		}
 	}
-	return indentation(w.text, n.Start) + w.look.unit
+	return w.on.indentation(n.Start) + w.look.unit
 }
 
 // reshape takes the entries of container n out that gone names, and adds the texts of new ones at its end.
@@ -234,7 +271,7 @@ func (w *writer) reshape(n *Node, added []string, indent string, gone func(int) 
 	if len(left) == 0 && len(entries) > 0 && len(added) > 0 {
 		// The new ones take the place of the first.
 		separator := ", "
-		if ownLine(w.text, entries[0].start) {
+		if w.on.own(entries[0].start) {
 			separator = "," + w.look.newline + indent
 		}
 		w.replace(entries[0].start, entries[0].end, strings.Join(added, separator))
@@ -254,15 +291,15 @@ func (w *writer) reshape(n *Node, added []string, indent string, gone func(int) 
 // fill writes the first entries of an empty container.
 func (w *writer) fill(n *Node, added []string, indent string) {
 	inner := w.text[n.Start+1 : n.End-1]
-	outer := indentation(w.text, n.Start)
+	outer := w.on.indentation(n.Start)
 	onLines := w.look.lines
 	switch {
 	case strings.TrimSpace(inner) == "" && onLines:
 		w.replace(n.Start+1, n.End-1, w.look.newline+indent+strings.Join(added, ","+w.look.newline+indent)+w.look.newline+outer)
 	case strings.TrimSpace(inner) == "":
 		w.replace(n.Start+1, n.End-1, w.look.pad+strings.Join(added, w.comma())+w.look.pad)
-	case ownLine(w.text, n.End-1):
-		at := lineStart(w.text, n.End-1)
+	case w.on.own(n.End - 1):
+		at := w.on.start(n.End - 1)
 		w.replace(at, at, indent+strings.Join(added, ","+w.look.newline+indent)+w.look.newline)
 	default:
 		w.replace(n.End-1, n.End-1, " "+strings.Join(added, ", ")+" ")
@@ -284,7 +321,7 @@ func (w *writer) append(n *Node, last entry, trailing bool, added []string, inde
 	} else {
 		w.replace(last.end, last.end, ",")
 	}
-	if end, breaks := w.tail(at); breaks && end < n.End && ownLine(w.text, last.start) {
+	if end, breaks := w.tail(at); breaks && end < n.End && w.on.own(last.start) {
 		text := ""
 		for i, one := range added {
 			text += w.look.newline + indent + one
@@ -312,7 +349,7 @@ func (w *writer) tail(i int) (end int, breaks bool) {
 		case isBlank(rest[0]):
 			i++
 		case strings.HasPrefix(rest, "//"):
-			return lineEnd(w.text, i), true
+			return w.on.end(i), true
 		case strings.HasPrefix(rest, "/*"):
 			n := strings.Index(rest[2:], "*/")
 			if n < 0 {
@@ -386,18 +423,18 @@ func (w *writer) bare(n *Node, entries []entry) bool {
 
 // aloneOnLines reports whether the lines from start to end hold no more than this and a comment after it.
 func (w *writer) aloneOnLines(start, end int) bool {
-	rest := strings.TrimSpace(w.text[end:lineEnd(w.text, end)])
+	rest := strings.TrimSpace(w.text[end:w.on.end(end)])
 	comment := strings.HasPrefix(rest, "//") || strings.HasPrefix(rest, "/*") && strings.Index(rest, "*/") == len(rest)-2
-	return ownLine(w.text, start) && (rest == "" || comment)
+	return w.on.own(start) && (rest == "" || comment)
 }
 
 // deleteLines takes out the lines from that of start to that of end.
 func (w *writer) deleteLines(start, end int) {
-	end = lineEnd(w.text, end)
+	end = w.on.end(end)
 	if strings.HasPrefix(w.text[end:], "\r\n") {
 		end++
 	}
-	w.replace(lineStart(w.text, start), min(end+1, len(w.text)), "")
+	w.replace(w.on.start(start), min(end+1, len(w.text)), "")
 }
 
 func (w *writer) key(name string) string {
