@@ -182,6 +182,54 @@ func TestValueIsPromptedForTwiceAndNotShown(t *testing.T) {
 	s.wantStatus(2)
 }
 
+func TestConfigureAsksForReferences(t *testing.T) {
+	t.Parallel()
+	dir, env := workDir(t)
+	const before = `{gateway: {auth: {mode: "token", token: "gateway-c4nary"}}}`
+	path := filepath.Join(dir, "claw.json5")
+	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env = append(env, "NEW_TOKEN=new-c4nary")
+	s := startOnTerminal(t, dir, env, "credresolve", "secretref", "configure", "claw.json5")
+	s.expect("another provider, as NAME=SOURCE,key=value .empty: go on.: ")
+	s.enter("Own=env\n")
+	s.expect("a name that matches")
+	s.expect("another provider")
+	s.enter("own=env,allowlist=NEW_TOKEN\n")
+	s.expect("another provider")
+	s.enter("\n")
+	s.expect("claw.json5:1: gateway.auth.token holds a secret in plain text")
+	s.expect("its reference, as SOURCE:PROVIDER:ID .empty: leave it.: ")
+	s.enter("own\n")
+	s.expect("a reference is SOURCE:PROVIDER:ID")
+	s.expect("its reference")
+	s.enter("env:own:NEW_TOKEN\n")
+	s.expect("would be changed")
+	s.expect("carry the plan out.* \\[y/N\\] ")
+	s.enter("n\n")
+	s.expect("nothing was changed")
+	s.wantStatus(1)
+	if now, err := os.ReadFile(path); err != nil || string(now) != before {
+		t.Errorf("the file is %s, %v", now, err)
+	}
+
+	s = startOnTerminal(t, dir, env, "credresolve", "secretref", "configure", "--skip-provider-setup", "claw.json5")
+	s.expect("its reference")
+	s.enter("env:default:NEW_TOKEN\n")
+	s.expect("carry the plan out.* \\[y/N\\] ")
+	s.enter("y\n")
+	s.expect("1 file changed")
+	s.wantStatus(0)
+	if strings.Contains(s.text(), canary) {
+		t.Errorf("a secret was shown: %q", s.text())
+	}
+	if now, err := os.ReadFile(path); err != nil || strings.Contains(string(now), canary) || !strings.Contains(string(now), "NEW_TOKEN") {
+		t.Errorf("the file is %s, %v", now, err)
+	}
+	s.wantSane()
+}
+
 func TestPromptTakesNoEmptyValue(t *testing.T) {
 	t.Parallel()
 	dir, env := workDir(t)
