@@ -15,7 +15,7 @@ type database struct {
 	ctx      context.Context
 	path     string
 	file     *os.File
-	limit    int64 // bytes of the log, and of one row
+	limit    int64 // bytes of one row
 	pageSize int
 	usable   int  // bytes of a page that hold content
 	logged   bool // journal mode WAL

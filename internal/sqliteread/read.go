@@ -35,8 +35,8 @@ const (
 )
 
 // Read answers queries, all from one committed state of the database at path, which must be absolute. p holds for the
-// database and its log; p.MaxBytes is the most that the log and each answer may have, zero: 256 MiB. A database that does not
-// exist is safefile's NotFound. Read returns when ctx is done. It is safe for concurrent use.
+// database and its log; p.MaxBytes is the most that a row may have, zero: 256 MiB. A database that does not exist is safefile's
+// NotFound. Read returns when ctx is done. It is safe for concurrent use.
 func Read(ctx context.Context, path string, p safefile.Policy, queries ...Query) ([]Cell, error) {
 	return read(ctx, path, p, func(d *database) ([]Cell, error) {
 		cells := make([]Cell, len(queries))

@@ -126,6 +126,26 @@ func files(t *testing.T, path string) map[string]string {
 	return found
 }
 
+// A log holds what all of the database's tables got since the last checkpoint, which can be more than a row of one may have.
+func TestReadsALogThatIsLargerThanARow(t *testing.T) {
+	t.Parallel()
+	path := place(t)
+	p := start(t, path)
+	p.do(`do("PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0")
+` + create + `do("CREATE TABLE other (x BLOB)")
+for i in range(40): do("INSERT INTO other VALUES (zeroblob(5000))")
+do("INSERT INTO auth_profile_store VALUES ('primary', '{}', 7)")`)
+	limited := policy()
+	limited.MaxBytes = 64 << 10
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() <= limited.MaxBytes {
+		t.Fatalf("the log is too small for this test: %v, %v", info, err)
+	}
+	cells, err := sqliteread.Read(t.Context(), path, limited, primary)
+	if err != nil || !cells[0].Found || string(cells[0].Bytes) != "{}" {
+		t.Errorf("got %+v, %v", cells, err)
+	}
+}
+
 func TestReadsWhatSQLiteWrote(t *testing.T) {
 	t.Parallel()
 	sizes := []int{0, 1, 100, 470, 476, 477, 478, 480, 1000, 4000, 4055, 4060, 4061, 4062, 65500, 300000}

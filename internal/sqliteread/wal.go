@@ -10,6 +10,10 @@ const (
 	logHeader   = 32
 	frameHeader = 24
 
+	// mostLog bounds a log, of which only the places of pages are kept. One that a program lets grow to 64 MiB before it cuts
+	// it, as OpenClaw does, can be larger for as long as a transaction is.
+	mostLog = 1 << 30
+
 	magicLittle = 0x377f0682 // checksums over little-endian words
 	magicBig    = 0x377f0683
 )
@@ -19,7 +23,7 @@ func (d *database) readLog(f *os.File, size int64) error {
 	if size < logHeader {
 		return nil
 	}
-	if size > d.limit {
+	if size > mostLog {
 		return d.foreign("has a write-ahead log larger than is read; let its owner checkpoint it")
 	}
 	if _, err := f.ReadAt(d.logHead[:], 0); err != nil {
