@@ -117,16 +117,17 @@ func (n *Node) adopt(old *Node) {
 	switch {
 	case n.Kind == Object && old.Kind == Object:
 		members := make([]Member, 0, len(n.Members))
+		mine, before := n.byKey(), old.byKey()
 		for _, m := range old.Members {
-			if own := n.member(m.Key); own != nil {
+			if own := mine[m.Key]; own != nil {
 				if m.Value != nil {
-					own.Value.adopt(m.Value)
+					own.adopt(m.Value)
 				}
-				members = append(members, *own)
+				members = append(members, Member{Key: m.Key, Value: own, comma: -1})
 			}
 		}
 		for _, m := range n.Members {
-			if old.member(m.Key) == nil {
+			if _, there := before[m.Key]; !there {
 				members = append(members, m)
 			}
 		}

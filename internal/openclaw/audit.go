@@ -184,6 +184,7 @@ type place struct {
 	steps   []string
 	shown   string
 	value   any
+	at      int // its offset in the configuration, -1 in a file that it includes
 }
 
 // provider is the id of a provider of models, or of speech, that the place is of.
@@ -203,9 +204,9 @@ func (d *Document) places() []place {
 		}
 		from := len(out)
 		expand(d.Value, s.steps, nil, "", func(steps []string, shown string, v any) {
-			out = append(out, place{s, steps, shown, v})
+			out = append(out, place{s, steps, shown, v, d.offset(steps)})
 		})
-		slices.SortStableFunc(out[from:], func(a, b place) int { return d.offset(a.steps) - d.offset(b.steps) })
+		slices.SortStableFunc(out[from:], func(a, b place) int { return a.at - b.at })
 	}
 	return out
 }
