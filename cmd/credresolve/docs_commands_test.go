@@ -28,8 +28,9 @@ import (
 var notRun = map[string]string{
 	"make bench\n": "it takes minutes, and an idle machine",
 	"go test -tags soak -run TestSoak -v -timeout 30m ./cmd/credresolve -soak 10m\n": "it takes minutes",
-	"make demo\n":     "TestReadmeShowsWhatTheDemonstrationPrints does",
-	"go test ./...\n": "this is it",
+	"make demo\n":                    "TestReadmeShowsWhatTheDemonstrationPrints does",
+	"go test ./...\n":                "this is it",
+	"credresolve secretref reload\n": "it needs a running gateway of OpenClaw",
 	"go install github.com/credresolve/credresolve/cmd/credresolve@latest\n": "it needs a published version, and the network",
 	"credresolve trust credresolve.yaml\n":                                   "it asks on a terminal; testdata/script/trust.txtar runs it",
 	"secret-tool store --label=\"API key\" service credresolve account api-key\n" +
