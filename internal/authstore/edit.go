@@ -99,7 +99,7 @@ func Set(id string, e Entry) []json5.Edit {
 		}
 	}
 	if e.Ref != nil {
-		*at = &ref{e.Ref.Source, e.Ref.Provider, e.Ref.ID}
+		*at = (*ref)(e.Ref)
 	} else {
 		t := text(e.Secret)
 		*secret = &t
@@ -116,7 +116,7 @@ func Delegate(id string, p *Profile, r Ref) []json5.Edit {
 	if p.Type == TypeToken {
 		name, others = "tokenRef", []string{"token"}
 	}
-	edits := []json5.Edit{{Path: in(name), Value: ref{r.Source, r.Provider, r.ID}}}
+	edits := []json5.Edit{{Path: in(name), Value: ref(r)}}
 	for _, other := range others {
 		edits = append(edits, json5.Edit{Path: in(other), Delete: true})
 	}
