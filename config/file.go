@@ -19,6 +19,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/secretref"
 )
 
 // File is a configuration that was read and found valid. It is immutable and safe for concurrent use.
@@ -30,6 +31,8 @@ type File struct {
 	settings  settingsOfFile
 	providers []*Provider
 	warnings  []string
+
+	secretRefs secretref.Config
 }
 
 // Provider is a configured instance of a kind.
@@ -80,6 +83,8 @@ type settingsOfFile struct {
 	Serve Serve `yaml:"serve"`
 	// OpenClaw is what ids of OpenClaw's exec provider mean beside <provider>/<id>.
 	OpenClaw OpenClaw `yaml:"openclaw"`
+	// SecretRef is where SecretRefs in documents lead: OpenClaw's static references {source, provider, id}.
+	SecretRef secretRefSettings `yaml:"secretref"`
 }
 
 // rawProvider stands in the place of a provider's settings, whose type depends on its kind.
@@ -259,6 +264,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 	f.checkChain(p)
 	f.checkServe(p)
 	f.checkOpenClaw(p)
+	f.checkSecretRefs(p)
 	slices.SortFunc(f.providers, func(a, b *Provider) int { return strings.Compare(a.Name, b.Name) })
 	return f, p.err()
 }

@@ -35,14 +35,17 @@ func (f *File) harmless(def *Provider, known map[*Provider]bool) bool {
 	return is
 }
 
-func (f *File) below(path string) bool {
+func (f *File) below(path string) bool { return below(f.Dir(), path) }
+
+// below reports whether path, which starts at dir when it is relative, lies below dir, links resolved.
+func below(dir, path string) bool {
 	if strings.HasPrefix(path, "~") { // a home directory to some kinds
 		return false
 	}
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(f.Dir(), path)
+		path = filepath.Join(dir, path)
 	}
-	dir, err := filepath.EvalSymlinks(f.Dir())
+	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return false
 	}
@@ -88,6 +91,7 @@ func (f *File) NeedsTrust() []string {
 			lines = append(lines, fmt.Sprintf("%s: a secret of its own from %s", who, ref))
 		}
 	}
+	lines = append(lines, f.secretRefsNeedTrust()...)
 	if f.root.get("serve") != nil {
 		lines = append(lines, "serve: where a sidecar listens, whom it answers, and what it keeps on disk")
 	}

@@ -10,19 +10,28 @@ import (
 	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/credref/document"
+	"github.com/credresolve/credresolve/secretref"
 )
 
 // checked is the answer of check for one ref, or for one thing that is wrong with a document.
 type checked struct {
-	File   string        `json:"file"`
-	Line   int           `json:"line,omitempty"`
-	Column int           `json:"column,omitempty"`
-	Path   string        `json:"path,omitempty"`
-	Ref    *credref.Ref  `json:"ref,omitempty"`
-	Status how           `json:"status"`
-	Used   *credref.Ref  `json:"used,omitempty"` // the fallback that was found
-	Error  *client.Error `json:"error,omitempty"`
+	File   string         `json:"file"`
+	Line   int            `json:"line,omitempty"`
+	Column int            `json:"column,omitempty"`
+	Path   string         `json:"path,omitempty"`
+	Kind   string         `json:"kind,omitempty"` // of the reference: credential or secret
+	Ref    *credref.Ref   `json:"ref,omitempty"`
+	Static *secretref.Ref `json:"secret_ref,omitempty"` // instead of Ref
+	Status how            `json:"status"`
+	Used   *credref.Ref   `json:"used,omitempty"` // the fallback that was found
+	Error  *client.Error  `json:"error,omitempty"`
 }
+
+// The kinds of references, in the answer of check.
+const (
+	kindCredential = "credential"
+	kindSecret     = "secret"
+)
 
 func (a *app) check() *cobra.Command {
 	var doc documentFlags
@@ -32,14 +41,14 @@ func (a *app) check() *cobra.Command {
 		Short: "Tell of every reference in documents whether it resolves",
 		Long: `Resolve every reference in documents and tell, one line each, whether that worked: the place, the reference, and ok or
 the code and the reason. No value is shown. "fallback", "default" and "removed" tell what stands in for a reference
-that was not found.`,
+that was not found. SecretRefs, {source, provider, id}, are checked too; of these nothing can stand in.`,
 		Example: `  credresolve check app.yaml
   credresolve check deploy/*.yaml app.env
   credresolve check --output json app.yaml`,
 		Args:              atLeast(1, "one file or more"),
 		ValidArgsFunction: completeDocuments,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, s, done, err := a.open(cmd.Context())
+			ctx, s, done, err := a.openDocuments(cmd.Context(), args, doc)
 			if err != nil {
 				return err
 			}
@@ -69,7 +78,7 @@ that was not found.`,
 			}
 			answers := []checked{}
 			var errs []error
-			next := 0
+			next, statics := 0, 0
 			for i, path := range args {
 				for _, err := range apart(broken[path]) {
 					answers = append(answers, checked{File: path, Status: howFailed, Error: client.NewError(err)})
@@ -78,7 +87,13 @@ that was not found.`,
 				for _, site := range docs[i] {
 					o := outcomes[next]
 					next++
-					c := checked{File: site.File, Line: site.Line, Column: site.Column, Path: site.Path, Ref: &site.Ref, Status: o.how}
+					c := checked{File: site.File, Line: site.Line, Column: site.Column, Path: site.Path, Status: o.how}
+					if ref, ok := staticRef(site); ok {
+						c.Kind, c.Static = kindSecret, &ref
+						statics++
+					} else {
+						c.Kind, c.Ref = kindCredential, &site.Ref
+					}
 					switch o.how {
 					case howFailed:
 						c.Error = client.NewError(o.err)
@@ -98,7 +113,7 @@ that was not found.`,
 			if err := a.write(checkTable(answers)); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "credresolve: %s\n", summary(len(sites), len(errs), len(args)))
+			fmt.Fprintf(a.stderr, "credresolve: %s\n", summary(len(sites), statics, len(errs), len(args)))
 			return a.failed(errs, false)
 		},
 	}
@@ -122,9 +137,15 @@ func checkTable(answers []checked) []byte {
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.StripEscape)
 	for _, c := range answers {
-		if c.Ref == nil { // a document's errors name their places themselves
+		if c.Kind == "" { // a document's errors name their places themselves
 			fmt.Fprintf(w, "%s\n", printable(fmt.Sprintf("%s: %s", c.Error.Code, c.Error.Message)))
 			continue
+		}
+		ref := ""
+		if c.Static != nil {
+			ref = c.Static.Key()
+		} else {
+			ref = c.Ref.String()
 		}
 		status := string(c.Status)
 		switch {
@@ -133,7 +154,7 @@ func checkTable(answers []checked) []byte {
 		case c.Used != nil:
 			status += " " + c.Used.String()
 		}
-		fmt.Fprintln(w, cell(fmt.Sprintf("%s:%d:%d", c.File, c.Line, c.Column))+"\t"+cell(c.Path)+"\t"+cell(c.Ref.String())+"\t"+cell(status))
+		fmt.Fprintln(w, cell(fmt.Sprintf("%s:%d:%d", c.File, c.Line, c.Column))+"\t"+cell(c.Path)+"\t"+cell(ref)+"\t"+cell(status))
 	}
 	_ = w.Flush() // to memory
 	return out.Bytes()
@@ -151,14 +172,18 @@ func cell(s string) string {
 	return b.String()
 }
 
-func summary(refs, failed, files int) string {
+func summary(refs, statics, failed, files int) string {
 	plural := func(n int, what string) string {
 		if n == 1 {
 			return "1 " + what
 		}
 		return fmt.Sprintf("%d %ss", n, what)
 	}
-	s := plural(refs, "reference") + " in " + plural(files, "file") + ", "
+	s := plural(refs, "reference")
+	if statics > 0 {
+		s += fmt.Sprintf(" (%s)", plural(statics, "SecretRef"))
+	}
+	s += " in " + plural(files, "file") + ", "
 	if failed == 0 {
 		return s + "all ok"
 	}

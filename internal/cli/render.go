@@ -17,7 +17,7 @@ func (a *app) render() *cobra.Command {
 		Use:   "render FILE",
 		Short: "Print a document with every reference replaced",
 		Long: `Print a document (YAML, JSON, JSON5, TOML or .env) with every reference replaced by what it resolves to. Comments,
-order and everything else stay as they are. Nothing is printed unless every reference resolves. FILE may be - for
+order and everything else stay as they are. SecretRefs, {source, provider, id}, are replaced too. Nothing is printed unless every reference resolves. FILE may be - for
 standard input.
 
 With --out the document goes into a file of mode 0600, which is replaced in one step once it is complete.`,
@@ -27,7 +27,7 @@ With --out the document goes into a file of mode 0600, which is replaced in one 
 		Args:              exactly(1, "one file, or - for standard input"),
 		ValidArgsFunction: completeDocuments,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, s, done, err := a.open(cmd.Context())
+			ctx, s, done, err := a.openDocuments(cmd.Context(), args, doc)
 			if err != nil {
 				return err
 			}

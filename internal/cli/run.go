@@ -49,7 +49,7 @@ With --redact the resolved values are masked in the output of the command.`,
 			if at == 0 && len(single) == 0 {
 				return &exit{statusNotRun, backend.Errorf(backend.CodeUsage, "no file and no --env: nothing to resolve")}
 			}
-			ctx, s, done, err := a.open(cmd.Context())
+			ctx, s, done, err := a.openDocuments(cmd.Context(), args[:at], doc)
 			if err != nil {
 				return notRun(err)
 			}
@@ -142,7 +142,7 @@ func (s *session) environment(ctx context.Context, files, pairs []string, f docu
 		}
 		err := secret.Use(func(b []byte) error {
 			if slices.Contains(b, 0) {
-				return &at{site, backend.Errorf(backend.CodeUnsupported, "%s: the value holds a NUL byte, which no environment variable can", o.used)}
+				return &at{site, backend.Errorf(backend.CodeUnsupported, "%s: the value holds a NUL byte, which no environment variable can", o.label(site))}
 			}
 			env.list = append(env.list, v.Name+"="+string(b))
 			return nil
@@ -150,7 +150,7 @@ func (s *session) environment(ctx context.Context, files, pairs []string, f docu
 		if err != nil {
 			return nil, err
 		}
-		if o.value != nil {
+		if o.value != nil || site.Foreign != nil {
 			env.names, env.secrets = append(env.names, v.Name), append(env.secrets, secret)
 		}
 	}

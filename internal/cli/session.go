@@ -17,6 +17,7 @@ import (
 	"github.com/credresolve/credresolve/credref/document"
 	"github.com/credresolve/credresolve/internal/statedir"
 	"github.com/credresolve/credresolve/resolver"
+	"github.com/credresolve/credresolve/secretref"
 )
 
 // maxDocument is the size of the largest document that is read, in bytes; the parser has its own, lower limit.
@@ -25,8 +26,11 @@ const maxDocument = 64 << 20
 // session is a command's open configuration. Nothing is reached before something is resolved.
 type session struct {
 	*resolver.Resolver
-	app  *app
-	file *config.File
+	app       *app
+	file      *config.File
+	untrusted bool // the file's providers may not run
+
+	others *statics // SecretRefs of documents other than OpenClaw's; nil: none was read
 
 	once sync.Once
 	with *shared // the sidecar, once it was looked for; nil: none
@@ -48,6 +52,29 @@ func (a *app) open(ctx context.Context) (_ context.Context, _ *session, done fun
 		return nil, nil, nil, err
 	}
 	return a.openFile(ctx, file, project)
+}
+
+// openDocuments is open for a command that reads documents. Those of OpenClaw, by their names or by the flag, need no
+// configuration.
+func (a *app) openDocuments(ctx context.Context, paths []string, f documentFlags) (_ context.Context, _ *session, done func(), err error) {
+	if !a.unconfigured() || len(paths) == 0 || slices.ContainsFunc(paths, func(path string) bool { return !a.isOpenClaw(path, f) }) {
+		return a.open(ctx)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, nil, nil, backend.Errorf(backend.CodeInvalidConfig, "there is no working directory: %s", reason(err))
+	}
+	file, err := config.Parse(filepath.Join(dir, config.FileName), []byte("version: 1\n"), a.kinds)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := a.bounded(ctx)
+	ctx, s, end, err := a.openFile(ctx, file, false)
+	if err != nil {
+		cancel()
+		return nil, nil, nil, err
+	}
+	return ctx, s, func() { cancel(); end() }, nil
 }
 
 // openFile is open for a configuration that was read.
@@ -74,7 +101,7 @@ func (a *app) openFile(ctx context.Context, file *config.File, project bool) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	s := &session{Resolver: r, app: a, file: file}
+	s := &session{Resolver: r, app: a, file: file, untrusted: untrusted}
 	return ctx, s, func() { s.end(); _ = r.Close() }, nil
 }
 
@@ -190,6 +217,10 @@ type documentFlags struct {
 	format string
 	refs   string
 	ignore []string
+
+	openClaw  bool
+	compat    string
+	allowExec bool
 }
 
 func (f *documentFlags) add(cmd *cobra.Command) {
@@ -199,6 +230,9 @@ func (f *documentFlags) add(cmd *cobra.Command) {
 	}
 	choiceFlag(cmd, &f.format, "format", "format of the documents; default: by the name of each", formats...)
 	choiceFlag(cmd, &f.refs, "refs", "what counts as a reference: any, or short: cred:// texts alone", "any", "short")
+	cmd.Flags().BoolVar(&f.openClaw, "openclaw", false, "take the documents for OpenClaw's, whatever their names")
+	choiceFlag(cmd, &f.compat, "secretref-compat", "go by an older `release` of OpenClaw for SecretRefs", string(secretref.V2026_3_2))
+	cmd.Flags().BoolVar(&f.allowExec, "allow-exec", false, "let OpenClaw documents outside of your home run programs and read files elsewhere")
 	cmd.Flags().StringArrayVar(&f.ignore, "ignore", nil, "`path` in the documents to leave alone, as in /metadata/**; may be repeated")
 }
 
@@ -216,7 +250,9 @@ func (s *session) read(ctx context.Context, path string, f documentFlags) (*docu
 		src, err = readAll(ctx, s.app.stdin, maxDocument, "standard input")
 	} else {
 		if format == "" {
-			if format, err = document.FormatOf(path); err != nil {
+			if s.app.isOpenClaw(path, documentFlags{}) {
+				format = document.JSON5
+			} else if format, err = document.FormatOf(path); err != nil {
 				var e *backend.Error
 				if errors.As(err, &e) {
 					e.Remedy = "name the format with --format"
@@ -236,6 +272,7 @@ func (s *session) read(ctx context.Context, path string, f documentFlags) (*docu
 	for _, p := range s.file.Providers() {
 		o.Providers = append(o.Providers, p.Name)
 	}
+	o.Foreign = s.staticsOf(path, src, format, f).foreign(format)
 	return document.Parse(name, src, format, o)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
@@ -15,10 +16,11 @@ import (
 
 // settled is what became of a place in a document.
 type settled struct {
-	how   how
-	used  credref.Ref     // the ref that was found, for howRef and howFallback
-	value *resolver.Value // for howRef and howFallback
-	err   error           // for howFailed
+	how    how
+	used   credref.Ref     // the ref that was found, for howRef and howFallback
+	value  *resolver.Value // for howRef and howFallback
+	static backend.Secret  // that of a SecretRef, instead of used and value
+	err    error           // for howFailed
 }
 
 // how says where the value of a place comes from.
@@ -33,13 +35,21 @@ const (
 )
 
 // settle resolves the refs of sites: all first choices together, then the fallbacks of those not found together, and so
-// on. Only what is not found gives way to the next choice, to the default, and at last to removal.
+// on. Only what is not found gives way to the next choice, to the default, and at last to removal. Meanwhile SecretRefs, which
+// know no choices, resolve in their own way.
 func (s *session) settle(ctx context.Context, sites []*document.Site) []settled {
 	out := make([]settled, len(sites))
-	open := make([]int, len(sites)) // sites without an answer
-	for i := range open {
-		open[i] = i
+	var open, static []int // sites without an answer
+	for i, site := range sites {
+		if site.Foreign != nil {
+			static = append(static, i)
+		} else {
+			open = append(open, i)
+		}
 	}
+	var others sync.WaitGroup
+	others.Go(func() { s.settleStatic(ctx, sites, static, out) })
+	defer others.Wait()
 	for round := 0; len(open) > 0; round++ {
 		refs := make([]credref.Ref, len(open))
 		for k, i := range open {
@@ -87,6 +97,9 @@ func (o settled) secret(site *document.Site) (s backend.Secret, removed bool) {
 		return site.Default, false
 	case howRemoved:
 		return s, true
+	}
+	if site.Foreign != nil {
+		return o.static, false
 	}
 	return o.value.Secret(), false
 }
