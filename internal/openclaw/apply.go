@@ -57,6 +57,8 @@ type ApplyOptions struct {
 }
 
 // ErrNeedsExec is the error of an apply of a plan with programs that may not run, in OpenClaw's words.
+//
+//lint:ignore ST1005 it is OpenClaw's sentence, which others look for
 var ErrNeedsExec = errors.New("Plan contains exec SecretRefs/providers. Re-run with --allow-exec.")
 
 // Apply carries a plan out, or tells what that would change. Every ref of the plan is resolved before anything is written, in
@@ -422,7 +424,7 @@ func (a *applying) database(agent Agent) (string, error) {
 	}
 	path := filepath.Join(agent.Dir, authstore.DatabaseName)
 	if _, err := os.Lstat(path); err != nil {
-		return "", nil //nolint:nilerr // there is none
+		return "", nil // there is none
 	}
 	return path, nil
 }

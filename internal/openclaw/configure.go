@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/credresolve/credresolve/internal/authstore"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -79,17 +77,6 @@ func (d *Document) Profile(ctx context.Context, agent, id string) (kind, provide
 
 // ImplicitAgent is the agent that every home has.
 func ImplicitAgent() string { return implicitAgent }
-
-// DatabaseOf is where OpenClaw keeps an agent's auth profiles if that is a database; empty otherwise.
-func (d *Document) DatabaseOf(ctx context.Context, agent string) string {
-	for _, a := range d.Agents {
-		if a.ID == agent && a.Dir == filepath.Join(d.State, "agents", a.ID, "agent") {
-			path, _ := authstore.Home{StateDir: d.State, Agent: a.ID}.KeptInDatabase(ctx)
-			return path
-		}
-	}
-	return ""
-}
 
 // ParseRef reads SOURCE:PROVIDER:ID, which is how OpenClaw writes a ref in messages.
 func ParseRef(s string, c secretref.Compat) (secretref.Ref, error) {

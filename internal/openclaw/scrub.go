@@ -247,13 +247,13 @@ func (a *applying) scrubEnv(path string, used map[string]bool) error {
 func (a *applying) scrubFile(path string, edits func(*json5.File) []json5.Edit, to *[]*fileChange) error {
 	content, err := readFile(path, json5.MaxBytes)
 	if err != nil {
-		return nil //nolint:nilerr // nothing to scrub, or nothing that this user could
+		return nil // nothing to scrub, or nothing that this user could
 	}
 	defer clear(content)
 	file, err := json5.Parse(content)
 	if err != nil {
 		a.remains(path, content)
-		return nil //nolint:nilerr // said by remains, if it matters
+		return nil // said by remains, if it matters
 	}
 	wanted := edits(file)
 	if len(wanted) == 0 {
