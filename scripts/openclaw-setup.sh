@@ -42,7 +42,7 @@ else
   fi
   found=("$work"/node/node_modules/node-*/bin/node)
   if ! fits "${found[0]}"; then
-    echo "OpenClaw needs Node 24.16 or later, or 26.1 or later, which is not here, nor to be had from npm for this system" >&2
+    echo "OpenClaw needs Node 24.16 or later, or 26.1 or later, which is not here, and npm's registry gives none for this system" >&2
     exit 1
   fi
   mkdir -p "$work/node/bin"

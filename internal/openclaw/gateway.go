@@ -288,7 +288,7 @@ func (g Gateway) call(ctx context.Context, method string) (json.RawMessage, erro
 		}
 		return nil, g.fail(ctx, err)
 	}
-	defer conn.CloseNow() //nolint:errcheck // the answer is here, or an error is
+	defer conn.CloseNow()
 	conn.SetReadLimit(mostFrame)
 
 	// The challenge is for clients with a key of their own; it only says when to begin.
