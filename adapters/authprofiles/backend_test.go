@@ -330,6 +330,24 @@ func TestWrites(t *testing.T) {
 	}
 }
 
+// What a process that was killed while it wrote left behind holds secrets: the next one that writes removes it.
+func TestWritesRemoveWhatAKilledProcessLeft(t *testing.T) {
+	t.Parallel()
+	state := tempDir(t)
+	path := profiles(t, state, "main", `{"version":1,"profiles":{}}`)
+	left := filepath.Join(filepath.Dir(path), ".auth-profiles.json.credresolve-LEFT")
+	must(t, os.WriteFile(left, []byte("a secret"), 0o600))
+	w, err := backend.AsWriter(open(t, authprofiles.Config{StateDir: state}))
+	must(t, err)
+	_, err = w.Put(t.Context(), backend.Request{ID: "openai:shared"}, backend.Value{Secret: backend.NewSecretString("ours")}, backend.Condition{})
+	must(t, err)
+	entries, err := os.ReadDir(filepath.Dir(path))
+	must(t, err)
+	if len(entries) != 1 || entries[0].Name() != filepath.Base(path) {
+		t.Errorf("there are %v", entries)
+	}
+}
+
 func TestDoesNotStartAFileThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	state := tempDir(t)

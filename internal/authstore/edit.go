@@ -14,6 +14,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/json5"
 	"github.com/credresolve/credresolve/internal/safefile"
+	"github.com/credresolve/credresolve/internal/staged"
 )
 
 // Entry is a profile that is written.
@@ -274,24 +275,20 @@ func (h Home) exchange(ctx context.Context, path string, change func(*Stores, *j
 
 // replace puts content in the place of the file at path in one step, if check, the last thing before, allows it.
 func replace(path string, content []byte, check func() error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	f, err := staged.New(path)
 	if err != nil {
 		return writeError(path, err)
 	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(content)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+	defer f.Drop()
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync()); err != nil {
 		return writeError(path, err)
 	}
 	if err := check(); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := f.Place(); err != nil {
 		return writeError(path, err)
-	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync() // what cannot be synced is still written
-		_ = dir.Close()
 	}
 	return nil
 }
@@ -301,8 +298,11 @@ func writeError(path string, err error) error {
 		return backend.Errorf(backend.CodeDenied, "%s cannot be written by this user", path)
 	}
 	var wrapped *fs.PathError
+	var linked *os.LinkError
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
+	} else if errors.As(err, &linked) {
+		err = linked.Err
 	}
 	return backend.Errorf(backend.CodeUnavailable, "%s cannot be written: %v", path, err)
 }

@@ -70,8 +70,9 @@ var allowed = []struct {
 	{who: "internal/lazyregexp", only: true},
 	{who: "internal/execproto", may: []string{"backend"}},
 	{who: "internal/safefile"},
+	{who: "internal/staged"},
 	{who: "internal/sqliteread", may: []string{"internal/safefile"}},
-	{who: "internal/authstore", may: []string{"backend", "internal/safefile", "internal/sqliteread", "internal/json5", "internal/lazyregexp"}},
+	{who: "internal/authstore", may: []string{"backend", "internal/safefile", "internal/sqliteread", "internal/staged", "internal/json5", "internal/lazyregexp"}},
 	{who: "internal/redact", may: []string{"backend"}},
 	{who: "internal/sessionbus"},
 	{who: "internal/peer", may: []string{"backend"}},
@@ -81,7 +82,7 @@ var allowed = []struct {
 }
 
 // leaves is what an adapter may depend on, beside its SDK.
-var leaves = []string{"backend", "internal/neterr", "internal/statedir", "internal/process", "internal/execproto", "internal/safefile", "internal/sessionbus", "internal/json5", "internal/sqliteread", "internal/authstore", "internal/lazyregexp"}
+var leaves = []string{"backend", "internal/neterr", "internal/statedir", "internal/process", "internal/execproto", "internal/safefile", "internal/sessionbus", "internal/json5", "internal/sqliteread", "internal/staged", "internal/authstore", "internal/lazyregexp"}
 
 func TestImportDirections(t *testing.T) {
 	t.Parallel()

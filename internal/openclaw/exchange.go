@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/credresolve/credresolve/internal/safefile"
+	"github.com/credresolve/credresolve/internal/staged"
 )
 
 // fileChange is a file and what it is to hold. before and after hold secrets; wipe clears them.
@@ -76,95 +76,37 @@ func (c *fileChange) unchanged(ctx context.Context) error {
 	return nil
 }
 
-// staged is a change whose content is written, and not yet in its place.
-type staged struct {
+// stagedChange is a fileChange whose new content is written, and not yet in its place.
+type stagedChange struct {
 	*fileChange
-	temp *os.File
-	name string // empty: the file has no name yet
-}
-
-// leftover is how the names of unfinished files begin.
-func leftover(path string) string { return "." + filepath.Base(path) + ".credresolve-" }
-
-// sweep removes what a process that was killed left beside path. A file in use is locked by who writes it.
-func sweep(path string) {
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), leftover(path)) && e.Type().IsRegular() {
-			removeUnused(filepath.Join(filepath.Dir(path), e.Name()))
-		}
-	}
+	content *staged.File
 }
 
 // stage writes content beside path, with the owner and the mode of info, where it has either.
-func (c *fileChange) stage(content []byte) (_ *staged, err error) {
-	dir := filepath.Dir(c.path)
+func (c *fileChange) stage(content []byte) (_ *stagedChange, err error) {
 	if c.fresh {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
 			return nil, plainly(err)
 		}
 	}
-	s := &staged{fileChange: c}
-	if s.temp = unnamed(dir); s.temp == nil {
-		if s.temp, err = os.CreateTemp(dir, leftover(c.path)+"*"); err != nil { // mode 0600
-			return nil, plainly(err)
-		}
-		s.name = s.temp.Name()
+	f, err := staged.New(c.path)
+	if err != nil {
+		return nil, plainly(err)
 	}
 	defer func() {
 		if err != nil {
-			s.drop()
+			f.Drop()
 		}
 	}()
-	if err := lockTemp(s.temp); err != nil {
-		return nil, plainly(err)
-	}
-	if _, err := s.temp.Write(content); err != nil {
+	if _, err := f.Write(content); err != nil {
 		return nil, plainly(err)
 	}
 	if c.info != nil {
-		if err := keepOwner(s.temp, c.info); err != nil {
-			return nil, fmt.Errorf("its owner cannot be kept: %w", plainly(err))
-		}
-		if err := s.temp.Chmod(c.info.Mode().Perm()); err != nil {
-			return nil, plainly(err)
+		if err := f.Like(c.info); err != nil {
+			return nil, fmt.Errorf("its owner and mode cannot be kept: %w", plainly(err))
 		}
 	}
-	return s, plainly(s.temp.Sync())
-}
-
-// place puts the staged content where it belongs.
-func (s *staged) place() error {
-	if s.name == "" {
-		name, err := giveName(s.temp, filepath.Join(filepath.Dir(s.path), leftover(s.path)))
-		if err != nil {
-			return plainly(err)
-		}
-		s.name = name
-	}
-	if runtime.GOOS == "windows" {
-		_ = s.temp.Close() // it was synced; an open file has no other name there
-	}
-	if err := os.Rename(s.name, s.path); err != nil {
-		var link *os.LinkError
-		if errors.As(err, &link) {
-			return link.Err
-		}
-		return err
-	}
-	s.name = ""
-	return nil
-}
-
-// drop gives the staged content up, or what placing it left open.
-func (s *staged) drop() {
-	if s.name != "" {
-		_ = os.Remove(s.name)
-	}
-	_ = s.temp.Close()
+	return &stagedChange{c, f}, plainly(f.Sync())
 }
 
 // exchange puts all changes in place, in their order, or none: every content is written before the first is put in place, and
@@ -174,14 +116,13 @@ func exchange(ctx context.Context, changes []*fileChange, step func(string) erro
 	if step == nil {
 		step = func(string) error { return nil }
 	}
-	var all []*staged
+	var all []*stagedChange
 	defer func() {
 		for _, s := range all {
-			s.drop()
+			s.content.Drop()
 		}
 	}()
 	for _, c := range changes {
-		sweep(c.path)
 		if err := step("stage " + filepath.Base(c.path)); err != nil {
 			return err
 		}
@@ -200,14 +141,13 @@ func exchange(ctx context.Context, changes []*fileChange, step func(string) erro
 			err = context.Cause(ctx)
 		}
 		if err == nil {
-			if err = s.place(); err != nil {
-				err = fmt.Errorf("%s cannot be replaced: %w", s.path, err)
+			if err = s.content.Place(); err != nil {
+				err = fmt.Errorf("%s cannot be replaced: %w", s.path, plainly(err))
 			}
 		}
 		if err != nil {
 			return putBack(context.WithoutCancel(ctx), changes[:i], err)
 		}
-		syncDir(s.path)
 	}
 	return step("done")
 }
@@ -242,18 +182,6 @@ func (c *fileChange) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.drop()
-	if err := s.place(); err != nil {
-		return err
-	}
-	syncDir(c.path)
-	return nil
-}
-
-// syncDir makes a new name last. Where a directory cannot be synced the name is there all the same.
-func syncDir(path string) {
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync()
-		_ = dir.Close()
-	}
+	defer s.content.Drop()
+	return plainly(s.content.Place())
 }

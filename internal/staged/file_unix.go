@@ -1,6 +1,6 @@
 //go:build unix
 
-package openclaw
+package staged
 
 import (
 	"errors"

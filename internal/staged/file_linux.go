@@ -1,4 +1,4 @@
-package openclaw
+package staged
 
 import (
 	"crypto/rand"

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package openclaw
+package staged
 
 import (
 	"errors"
