@@ -328,6 +328,47 @@ func TestOpenClawClosedOutput(t *testing.T) {
 	}
 }
 
+// A client that reads no messages gets its answer all the same.
+func TestOpenClawClosedMessages(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.write("credresolve.yaml", "version: 1\nproviders: {m: {kind: memory, values: {a: s-c4nary}}}\n")
+	in, messages, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = in.Close()
+	defer messages.Close()
+	cmd := exec.CommandContext(t.Context(), "credresolve", "openclaw-exec", "--config", filepath.Join(u.dir, "credresolve.yaml"))
+	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stderr = u.dir, u.env, strings.NewReader(requestFor("credresolve", "m/a", "m/none")), messages
+	if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), `"m/a":"s-c4nary"`) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// Root installs nothing for another user: what resolves for root proves nothing, and the program would be that user's.
+func TestOpenClawInstallForAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to make another user's home")
+	}
+	u := newUser(t)
+	u.write("credresolve.yaml", "version: 1\nproviders: {m: {kind: memory}}\n")
+	home := filepath.Join(u.dir, "oc")
+	if err := errors.Join(os.Mkdir(home, 0o700), os.Chown(home, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "credresolve", "--config", filepath.Join(u.dir, "credresolve.yaml"), "secretref", "install", "--for", "openclaw", "--copy", home)
+	cmd.Dir, cmd.Env = u.dir, u.env
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "sudo -u '#65534'") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
+		t.Errorf("there are %v, %v", left, err)
+	}
+}
+
 // Values that OpenClaw has no room for give way, the others come.
 func TestOpenClawLargeValues(t *testing.T) {
 	t.Parallel()

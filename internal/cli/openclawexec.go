@@ -87,6 +87,7 @@ variables that this one reads (VAULT_ADDR, VAULT_TOKEN, OPENCLAW_VAULT_AUTH_METH
 
 // answerOpenClaw answers the request on standard input. Time counts from the start of the process, as OpenClaw's does.
 func (a *app) answerOpenClaw(ctx context.Context, f openClawFlags) error {
+	defer outliveReader()() // a client that reads no messages gets its answer all the same
 	limit := openClawTime
 	if a.timeout > 0 {
 		limit = a.timeout

@@ -13,7 +13,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"github.com/credresolve/credresolve/internal/openclaw"
 	"github.com/credresolve/credresolve/internal/openclawexec"
 	"github.com/credresolve/credresolve/internal/safefile"
+	"github.com/credresolve/credresolve/internal/staged"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -76,8 +76,8 @@ names another, which starts this program as credresolve openclaw-exec. HOME is a
 of OpenClaw; the one that OpenClaw itself would use is the default. Comments and the order of keys stay.
 
 OpenClaw starts a program only if it is a regular file, no link, of the user whom OpenClaw runs as, and not writable by
-others. One that belongs to root, as in /usr/local/bin, is refused: --copy puts a copy into ~/.local/libexec/credresolve of that
-user. Run it again after an update.
+others. One that belongs to root, as in /usr/local/bin, is refused: --copy puts a copy into ~/.local/libexec/credresolve. Run it
+as the user whom OpenClaw runs as, and again after an update.
 
 Before anything is written, the new entry resolves one id by OpenClaw's rules: that of --prove, else one that the
 configuration of OpenClaw refers to, else an alias. Where there is none of these, the program must answer at all.
@@ -115,7 +115,7 @@ marked, and removed again when it is revoked through the sidecar, deleted by rm,
 	choiceFlag(cmd, &f.client, "for", "who is to start this program; needed", "openclaw")
 	cmd.Flags().StringVar(&f.provider, "provider", "credresolve", "`name` of the provider in OpenClaw's configuration")
 	cmd.Flags().StringVar(&f.command, "command", "", "`path` of the program to start; default: this one")
-	cmd.Flags().BoolVar(&f.copies, "copy", false, "copy this program to where OpenClaw's user owns it, and have that started; with --command: copy it there")
+	cmd.Flags().BoolVar(&f.copies, "copy", false, "copy this program to where this user owns it, and have that started; with --command: copy it there")
 	cmd.Flags().BoolVar(&f.vaultEnv, "vault-env", false, "take the place of OpenClaw's resolver for Vault, by its variables and without a configuration")
 	cmd.Flags().StringArrayVar(&f.passEnv, "pass-env", nil, "`name` of a variable that OpenClaw is to pass on; may be repeated")
 	cmd.Flags().IntVar(&f.timeoutMS, "timeout-ms", 5000, "`milliseconds` after which OpenClaw ends the program, which answers by a fifth less")
@@ -148,7 +148,15 @@ func (a *app) install(ctx context.Context, f installFlags, args []string) error 
 		return err
 	}
 	owner := ownerOfHome(doc)
-	command, copyTo, err := a.program(f, owner)
+	if uid := os.Getuid(); owner >= 0 && owner != uid {
+		// What resolves for root need not resolve for OpenClaw, and root should start no program that is another's.
+		return &backend.Error{
+			Code:   backend.CodeDenied,
+			Reason: fmt.Sprintf("OpenClaw runs as uid %d, whose %s is, and this is uid %d", owner, doc.Config, uid),
+			Remedy: fmt.Sprintf("run it as that user, such as by: sudo -u '#%d'", owner),
+		}
+	}
+	command, copyTo, err := a.program(f)
 	if err != nil {
 		return err
 	}
@@ -167,7 +175,7 @@ func (a *app) install(ctx context.Context, f installFlags, args []string) error 
 	}
 	out := installed{Config: doc.Config, Provider: f.provider, Entry: entry, Changed: !bytes.Equal(before, after), DryRun: f.dryRun, Copied: copyTo}
 	if copyTo != "" && !f.dryRun {
-		if err := copyProgram(f.source(), copyTo, owner); err != nil {
+		if err := copyProgram(f.source(), copyTo); err != nil {
 			return err
 		}
 	}
@@ -235,7 +243,7 @@ func (f installFlags) source() string {
 }
 
 // program gives the path of the program to start, and where this one must be copied to for that; empty: nowhere.
-func (a *app) program(f installFlags, owner int) (command, copyTo string, err error) {
+func (a *app) program(f installFlags) (command, copyTo string, err error) {
 	self := f.source()
 	if f.command != "" {
 		if command, err = filepath.Abs(f.command); err != nil {
@@ -250,16 +258,11 @@ func (a *app) program(f installFlags, owner int) (command, copyTo string, err er
 	case !f.copies:
 		return command, "", nil
 	case command == "":
-		dir := ""
-		if u, err := user.LookupId(strconv.Itoa(owner)); err == nil {
+		dir, _ := a.lookupEnv("HOME")
+		if u, err := user.Current(); !filepath.IsAbs(dir) && err == nil {
 			dir = u.HomeDir
 		}
-		if owner == os.Getuid() {
-			if home, _ := a.lookupEnv("HOME"); filepath.IsAbs(home) {
-				dir = home
-			}
-		}
-		if dir == "" {
+		if !filepath.IsAbs(dir) {
 			return "", "", &backend.Error{Code: backend.CodeUsage, Reason: "there is no home directory to copy the program to", Remedy: "name a place with --command"}
 		}
 		command = filepath.Join(dir, ".local", "libexec", "credresolve", filepath.Base(self))
@@ -402,9 +405,14 @@ func edited(text []byte, path []string, entry execEntry, replace bool) ([]byte, 
 }
 
 // ours reports whether a provider starts this program as install writes it, so that writing it anew loses nothing of
-// somebody else's.
+// somebody else's: a setting that install does not write is one.
 func ours(old map[string]any) bool {
 	args, _ := old["args"].([]any)
+	for key := range old {
+		if !slices.Contains([]string{"source", "command", "args", "passEnv", "timeoutMs"}, key) {
+			return false
+		}
+	}
 	return old["source"] == "exec" && len(args) > 0 && args[0] == "openclaw-exec"
 }
 
@@ -488,7 +496,7 @@ func (a *app) provable(ctx context.Context, f installFlags, doc *openclaw.Docume
 }
 
 // copyProgram puts a copy of the program at from to path, for its owner alone, whole or not at all.
-func copyProgram(from, path string, owner int) (err error) {
+func copyProgram(from, path string) error {
 	failed := func(err error) error {
 		return backend.Errorf(backend.CodeInternal, "the program cannot be copied to %s: %s", path, reason(err))
 	}
@@ -500,28 +508,18 @@ func copyProgram(from, path string, owner int) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return failed(err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".credresolve-*") // mode 0600
+	out, err := staged.New(path)
 	if err != nil {
 		return failed(err)
 	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err := io.Copy(tmp, in); err != nil {
+	defer out.Drop()
+	if _, err := io.Copy(out, in); err != nil {
 		return failed(err)
 	}
-	if owner >= 0 && owner != os.Getuid() {
-		if err := tmp.Chown(owner, -1); err != nil {
-			return failed(err)
-		}
-	}
-	if err := errors.Join(tmp.Chmod(0o700), tmp.Sync(), tmp.Close()); err != nil {
+	if err := out.Chmod(0o700); err != nil {
 		return failed(err)
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := out.Place(); err != nil {
 		return failed(err)
 	}
 	return nil
@@ -530,11 +528,37 @@ func copyProgram(from, path string, owner int) (err error) {
 // replaceConfig puts after in the place of before, which the file must still hold, in one step and with its mode and owner. A
 // link stays one.
 func replaceConfig(ctx context.Context, path string, before, after []byte) error {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
 	failed := func(err error) error {
 		return backend.Errorf(backend.CodeInternal, "%s cannot be written and is as it was: %s", path, reason(err))
+	}
+	real, err := filepath.EvalSymlinks(path)
+	switch {
+	case err == nil:
+		path = real
+	case exists(path):
+		return backend.Errorf(backend.CodeUsage, "%s is a link that leads nowhere", path)
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	case err == nil && !st.Mode().IsRegular():
+		return backend.Errorf(backend.CodeUsage, "%s is no regular file", path)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	file, err := staged.New(path)
+	if err != nil {
+		return failed(err)
+	}
+	defer file.Drop()
+	_, err = file.Write(after)
+	if st != nil {
+		err = errors.Join(err, file.Like(st))
+	}
+	if err = errors.Join(err, file.Sync()); err != nil {
+		return failed(err)
 	}
 	now, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -543,40 +567,11 @@ func replaceConfig(ctx context.Context, path string, before, after []byte) error
 	if !bytes.Equal(now, before) {
 		return backend.Errorf(backend.CodeConflict, "%s has changed meanwhile; run the command again", path)
 	}
-	st, err := os.Stat(path)
-	if err == nil && !st.Mode().IsRegular() {
-		return backend.Errorf(backend.CodeUsage, "%s is no regular file", path)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return failed(err)
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return failed(err)
-	}
-	done := false
-	defer func() {
-		if !done {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(after)
-	if st != nil {
-		err = errors.Join(err, tmp.Chmod(st.Mode().Perm()))
-		if owner := ownerOf(st); owner >= 0 && owner != os.Getuid() {
-			err = errors.Join(err, tmp.Chown(owner, groupOf(st)))
-		}
-	}
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return failed(err)
-	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := file.Place(); err != nil {
 		return failed(err)
 	}
-	done = true
 	return nil
 }
