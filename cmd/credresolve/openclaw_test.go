@@ -278,6 +278,9 @@ func TestOpenClaw(t *testing.T) {
 	if strings.Contains(log, canary) {
 		t.Error("the gateway printed a secret")
 	}
+	if err := os.RemoveAll(filepath.Join(c.dir, ".local", "libexec")); err != nil { // the program, which is this test and names them
+		t.Fatal(err)
+	}
 	for value := range c.values {
 		found, err := openclawtest.Traces(c.dir, value)
 		if err != nil {
