@@ -476,7 +476,7 @@ func TestDocsNameEveryCommandAndFlag(t *testing.T) {
 		t.Errorf("docs/cli.md lists the commands %v, there are %v", got, commands)
 	}
 	lines := [][]string{{}, {"config", "check"}, {"config", "path"}, {"config", "schema"}, {"policy", "test"}, {"secretref", "install"}, {"secretref", "audit"}, {"secretref", "explain"}, {"secretref", "reload"},
-		{"secretref", "configure"}, {"secretref", "apply"}}
+		{"secretref", "configure"}, {"secretref", "apply"}, {"secretref", "migrate"}}
 	for _, c := range commands {
 		lines = append(lines, []string{c})
 	}

@@ -157,6 +157,9 @@ func (d *Document) read(f *finder) (err error) {
 // Refs gives every ref in the order of the document. A fallback is part of the Site of the ref it belongs to.
 func (d *Document) Refs() []*Site { return append([]*Site(nil), d.sites...) }
 
+// Source gives the document as it was parsed.
+func (d *Document) Source() []byte { return []byte(d.src.text) }
+
 // Env gives the variables that the document sets, in its order: the lines of a .env file, or the keys of a flat map,
 // whose numbers and booleans are taken as they are written. A key with null sets nothing. A map that is not flat, or a
 // stream of several YAML documents, is an error of code usage.
@@ -209,6 +212,7 @@ func (d *Document) Render(resolve func(*Site) (Replacement, error)) ([]byte, err
 		switch {
 		case err != nil:
 			fail(s, err)
+		case r.Keep:
 		case r.Remove && !s.Optional:
 			fail(s, backend.Errorf(backend.CodeUsage, "the ref is not optional and cannot be removed"))
 		case r.Remove && s.aliased:

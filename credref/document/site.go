@@ -44,6 +44,8 @@ type Replacement struct {
 	// Remove removes the key or the list item; Secret is not looked at. The ref must be Optional. A ref that is a whole
 	// document becomes null.
 	Remove bool
+	// Keep leaves the ref as it stands; nothing else is looked at.
+	Keep bool
 }
 
 // Var is one variable that a document sets.

@@ -32,6 +32,7 @@ commands end with OpenClaw's exit statuses.`,
 		a.secretrefInstall(),
 		a.secretrefReload(),
 		a.secretrefExplain(),
+		a.secretrefMigrate(),
 	)
 	return cmd
 }

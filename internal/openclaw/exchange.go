@@ -54,6 +54,24 @@ func openChange(ctx context.Context, path string) (*fileChange, error) {
 	return c, nil
 }
 
+// ReplaceFile puts after in the place of before, the content of the file at path, in one step: owner and mode stay, and a file
+// that is not before any more stays as it is.
+func ReplaceFile(ctx context.Context, path string, before, after []byte) error {
+	full, err := filepath.Abs(path)
+	if err != nil {
+		return plainly(err)
+	}
+	c, err := openChange(ctx, full)
+	if err != nil {
+		return err
+	}
+	if c.fresh || !bytes.Equal(c.before, before) {
+		return fmt.Errorf("%s was changed meanwhile; nothing was written", path)
+	}
+	c.after = after
+	return exchange(ctx, []*fileChange{c}, nil)
+}
+
 func (c *fileChange) wipe() {
 	clear(c.before)
 	clear(c.after)
