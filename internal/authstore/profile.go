@@ -1,10 +1,12 @@
 package authstore
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/json5"
@@ -179,15 +181,15 @@ func blank(s backend.Secret) bool {
 	}
 	is := true
 	_ = s.Use(func(b []byte) error {
-		for _, c := range b {
-			if c != ' ' && (c < '\t' || c > '\r') {
-				is = false
-				break
-			}
-		}
+		is = len(trim(b)) == 0
 		return nil
 	})
 	return is
+}
+
+// trim takes off what is white space to OpenClaw, a JavaScript program: U+FEFF is some, U+0085 is none.
+func trim(b []byte) []byte {
+	return bytes.TrimFunc(b, func(c rune) bool { return c == '\ufeff' || c != '\u0085' && unicode.IsSpace(c) })
 }
 
 var shorthand = lazyregexp.New(`^\s*\$(?:\{([A-Z][A-Z0-9_]{0,127})\}|([A-Z][A-Z0-9_]{0,127}))\s*$`)
@@ -231,10 +233,13 @@ func expiry(s backend.Secret) (at time.Time, invalid bool) {
 	return time.UnixMilli(int64(ms)), false
 }
 
-var (
-	fence  = lazyregexp.New(`^openclaw-oauth-refresh-fence:v1:[a-f0-9]{32}:(failed:)?access:`)
-	masked = lazyregexp.New(`^\s*(?:__OPENCLAW_REDACTED__|REDACTED|xoxb-REDACTED|xapp-REDACTED|\*\*\*|\[redacted\]|\[REDACTED\]|<redacted>|\[REDACTED_PRIVATE_KEY\]|\[REDACTED CREDENTIAL\])\s*$`)
-)
+var fence = lazyregexp.New(`^openclaw-oauth-refresh-fence:v1:[a-f0-9]{32}:(failed:)?access:`)
+
+// masks are what redactions leave, as package secretref has them, which a leaf cannot ask.
+var masks = map[string]bool{
+	"__OPENCLAW_REDACTED__": true, "REDACTED": true, "xoxb-REDACTED": true, "xapp-REDACTED": true, "***": true,
+	"[redacted]": true, "[REDACTED]": true, "<redacted>": true, "[REDACTED_PRIVATE_KEY]": true, "[REDACTED CREDENTIAL]": true,
+}
 
 // Fence says how far OpenClaw is with the refresh of an OAuth profile.
 type Fence int
@@ -265,7 +270,7 @@ func (p *Profile) Fence() Fence {
 // Masked reports whether the secret is what a redaction left of one.
 func (p *Profile) Masked() (is bool) {
 	_ = p.Secret.Use(func(b []byte) error {
-		is = masked().Match(b)
+		is = masks[string(trim(b))] // no copy is made of it
 		return nil
 	})
 	return is

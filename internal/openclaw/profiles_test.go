@@ -203,3 +203,18 @@ func TestCopies(t *testing.T) {
 		t.Errorf("remembered: %v, %v", all, err)
 	}
 }
+
+// Two packages know what is blank and what a redaction leaves, since neither can ask the other.
+func TestProfilesHoldNoSecretThatARefMayNotHave(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"", " ", "\t\v\f\r\n", "\u00a0", "\u2028\ufeff", "\u0085", "a", "__OPENCLAW_REDACTED__", "REDACTED", "xoxb-REDACTED", "xapp-REDACTED", "***",
+		"[redacted]", "[REDACTED]", "<redacted>", "[REDACTED_PRIVATE_KEY]", "[REDACTED CREDENTIAL]", "\u00a0***\ufeff", "\v[redacted] ", "\u0085***", "redacted", "****",
+	} {
+		value := backend.NewSecretString(text)
+		ref, profile := secretref.CheckValue("p", value, secretref.String), authstore.CheckSecret(value)
+		if (ref == nil) != (profile == nil) {
+			t.Errorf("%q: of a ref %v, of a profile %v", text, ref, profile)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/credresolve/credresolve/backend"
@@ -125,32 +124,25 @@ func text(value backend.Secret) (backend.Secret, error) {
 	if value.IsZero() {
 		return value, errNothing
 	}
-	return value, value.Use(func(b []byte) error {
-		switch {
-		case !utf8.Valid(b):
+	isNull := false
+	err := value.Use(func(b []byte) error {
+		if !utf8.Valid(b) {
 			return errNotText
-		case blank(b), value.IsJSON() && string(b) == "null":
-			return errBlank
-		case len(b) <= maxPlaceholder && secretref.Placeholder(string(b)):
-			return errPlaceholder
 		}
+		isNull = value.IsJSON() && string(b) == "null"
 		return nil
 	})
-}
-
-// maxPlaceholder is longer than every placeholder with some white space around it, so that no long secret is copied to be compared.
-const maxPlaceholder = 64
-
-// blank reports whether JavaScript's trim leaves nothing of b.
-func blank(b []byte) bool {
-	for len(b) > 0 {
-		r, n := utf8.DecodeRune(b)
-		if !unicode.IsSpace(r) && r != '\ufeff' {
-			return false
-		}
-		b = b[n:]
+	if err != nil || value.IsJSON() && !isNull {
+		return value, err
 	}
-	return true
+	var refused *secretref.ValueError
+	if errors.As(secretref.CheckValue("", value, secretref.String), &refused) {
+		if refused.Placeholder {
+			return value, errPlaceholder
+		}
+		return value, errBlank
+	}
+	return value, nil
 }
 
 // fit makes errors of the largest values until the response is no larger than it may be.
