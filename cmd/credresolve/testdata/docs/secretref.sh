@@ -19,3 +19,4 @@ cat > "$HOME/.openclaw/openclaw.json" << 'JSON'
 }
 JSON
 cp secrets.json "$HOME/secrets.json"
+echo 'db: {source: env, provider: default, id: DB_PASSWORD}' > app.yaml
