@@ -289,21 +289,21 @@ func TestApplyToOneLongLine(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	b.WriteString(`{"first":{}`)
-	for i := range 100_000 {
+	for i := range 60_000 {
 		fmt.Fprintf(&b, `,"key %d":{"a":[1]}`, i)
 	}
 	b.WriteString("}")
 	text := b.String()
 	got, err := parse(t, text).Apply([]Edit{
 		{Path: []string{"first", "new"}, Value: "v"},
-		{Path: []string{"key 99998"}, Delete: true},
+		{Path: []string{"key 59998"}, Delete: true},
 		{Path: []string{"last"}, Value: true},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := strings.Replace(text, `"first":{}`, `"first":{"new":"v"}`, 1)
-	want = strings.Replace(want, `"key 99998":{"a":[1]},`, "", 1)
+	want = strings.Replace(want, `"key 59998":{"a":[1]},`, "", 1)
 	want = strings.TrimSuffix(want, "}") + `,"last":true}`
 	if string(got) != want {
 		t.Errorf("the text has %d bytes, want %d, and ends %q", len(got), len(want), got[max(0, len(got)-80):])
