@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/staged"
 )
 
 // outFile is a file that is replaced in one step: whoever reads it finds the old content or the new one, whole.
@@ -46,35 +47,24 @@ func (o *outFile) is(f *os.File) bool {
 }
 
 // write puts content in the place of the file, with mode 0600. When it fails, or ctx ends before it is done, the file is as
-// it was, and nothing else is left behind.
-func (o *outFile) write(ctx context.Context, content []byte) (err error) {
+// it was, and nothing else is left behind; where files can be without a name, not by a kill either.
+func (o *outFile) write(ctx context.Context, content []byte) error {
 	path := o.path
 	if real, err := filepath.EvalSymlinks(path); err == nil { // the file behind a link, not the link
 		path = real
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	f, err := staged.New(path)
 	if err != nil {
 		return o.failed(err)
 	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err := tmp.Write(content); err != nil {
-		return o.failed(err)
-	}
-	if err := tmp.Sync(); err != nil {
-		return o.failed(err)
-	}
-	if err := tmp.Close(); err != nil {
+	defer f.Drop()
+	if _, err := f.Write(content); err != nil {
 		return o.failed(err)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := f.Place(); err != nil {
 		return o.failed(err)
 	}
 	return nil
