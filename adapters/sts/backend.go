@@ -1,0 +1,458 @@
+package sts
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+var _ backend.Describer = (*Backend)(nil)
+
+const (
+	maxAnswer = 1 << 20
+	maxToken  = 64 << 10
+)
+
+// Backend asks STS for credentials, each time anew: it keeps none. It is safe for concurrent use.
+type Backend struct {
+	config      Config
+	dir         string
+	callerBound bool
+	life        context.Context // ends with Close
+	end         context.CancelFunc
+	closed      atomic.Bool
+}
+
+// New gives a Backend of c. It does no I/O, and does not look at the AWS configuration of the user yet.
+func New(c Config, h backend.Host) (*Backend, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	c.Roles = maps.Clone(c.Roles)
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	b := &Backend{config: c, dir: h.Dir}
+	b.life, b.end = context.WithCancel(context.Background())
+	lookup := h.LookupEnv
+	if lookup == nil {
+		lookup = os.LookupEnv
+	}
+	for _, name := range []string{
+		"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
+		"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+	} {
+		if value, set := lookup(name); set && value != "" {
+			b.callerBound = true
+		}
+	}
+	return b, nil
+}
+
+// Describe implements backend.Describer. The backend is bound to its caller when a variable of the environment may decide
+// who we are or where we ask.
+func (b *Backend) Describe() backend.Description {
+	detail := "AWS STS"
+	if b.config.Region != "" {
+		detail += ", region " + b.config.Region
+	}
+	if b.config.Endpoint != "" {
+		detail += ", at " + b.config.Endpoint
+	}
+	return backend.Description{Detail: detail, Fields: true, CallerBound: b.callerBound}
+}
+
+// Get implements backend.Backend. It asks once more with what the sources then give when AWS refuses what the caller
+// showed.
+func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Credential, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if req.Version != "" {
+		return nil, errVersion
+	}
+	var steps []Role
+	switch role, known := b.config.Roles[req.ID]; {
+	case b.closed.Load():
+		return nil, errClosed
+	case req.ID == idSession && b.config.web():
+		return nil, errWebSession
+	case req.ID == idSession:
+	case known:
+		steps = b.config.steps(role)
+	case isRole(req.ID):
+		steps = b.config.steps(Role{RoleARN: req.ID})
+	case isText(req.ID, 1, 64, nameMarks):
+		return nil, errNoRole
+	default:
+		return nil, errID
+	}
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.life, cancel)()
+	c, again, err := b.obtain(within, steps)
+	if again {
+		c, _, err = b.obtain(within, steps)
+	}
+	if err != nil && ctx.Err() == nil && b.closed.Load() {
+		return nil, errClosed
+	}
+	return c, err
+}
+
+// obtain goes through steps; none: a session of the caller. again tells that AWS refused what a source gave, which has
+// been told so.
+func (b *Backend) obtain(ctx context.Context, steps []Role) (c *backend.Credential, again bool, err error) {
+	s, err := b.open(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	defer s.close()
+	var shown shown
+	out, user, err := s.first(ctx, steps, &shown)
+	if err != nil {
+		if backend.CodeOf(err) == backend.CodeAuthRequired && shown.used {
+			again = shown.reject()
+		}
+		return nil, again && b.config.MFASerial == "", err // a one-time code is spent
+	}
+	for _, step := range steps[min(1, len(steps)):] {
+		s.options.Credentials = credentials.NewStaticCredentialsProvider(*out.AccessKeyId, *out.SecretAccessKey, *out.SessionToken)
+		answer, err := sts.New(s.options).AssumeRole(ctx, step.input())
+		if err != nil {
+			return nil, false, failure(ctx, err, assuming(step), false)
+		}
+		if out, user = answer.Credentials, answer.AssumedRoleUser; !complete(out) {
+			return nil, false, errAnswer
+		}
+	}
+	c = &backend.Credential{
+		Type: backend.TypeAWS, Expires: *out.Expiration, Metadata: map[string]string{},
+		Fields: map[string]backend.Secret{
+			"access_key_id":     backend.NewSecretString(*out.AccessKeyId),
+			"secret_access_key": backend.NewSecretString(*out.SecretAccessKey),
+			"session_token":     backend.NewSecretString(*out.SessionToken),
+		},
+	}
+	if user != nil && user.Arn != nil {
+		c.Metadata["arn"] = *user.Arn
+	}
+	return c, false, nil
+}
+
+func assuming(r Role) string { return "assuming " + r.RoleARN }
+
+func complete(c *types.Credentials) bool {
+	return c != nil && c.AccessKeyId != nil && c.SecretAccessKey != nil && c.SessionToken != nil && c.Expiration != nil
+}
+
+// session is one way through STS.
+type session struct {
+	config  Config
+	dir     string
+	chain   aws.CredentialsProvider // the default chain's
+	options sts.Options
+	close   func()
+}
+
+// open loads the AWS configuration of the user, which may have changed since the last time.
+func (b *Backend) open(ctx context.Context) (*session, error) {
+	c := b.config
+	client := awshttp.NewBuildableClient().WithTimeout(c.Timeout).
+		WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	load := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(client),
+		config.WithLogger(logging.Nop{}),
+		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
+		config.WithAPIOptions([]func(*middleware.Stack) error{awsmiddleware.AddUserAgentKey("credresolve")}),
+	}
+	if c.Region != "" {
+		load = append(load, config.WithRegion(c.Region))
+	}
+	if c.Profile != "" {
+		load = append(load, config.WithSharedConfigProfile(c.Profile))
+	}
+	if c.web() || !c.AccessKeyID.IsZero() {
+		load = append(load, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, errLoad
+	case !isRegion(cfg.Region):
+		return nil, errNoRegion
+	}
+	if built, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // by now it has the user's CA bundle
+		client = built
+	}
+	transport := client.GetTransport()
+	transport.DisableKeepAlives = true
+	s := &session{config: c, dir: b.dir, chain: cfg.Credentials, close: transport.CloseIdleConnections}
+	// A redirect would carry the token, or a signed request, to wherever it points.
+	cfg.HTTPClient = &http.Client{
+		Timeout: c.Timeout, Transport: limited{transport},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	s.options = sts.NewFromConfig(cfg).Options()
+	if c.Endpoint != "" {
+		s.options.BaseEndpoint = aws.String(c.Endpoint)
+	}
+	return s, nil
+}
+
+// shown is what sources gave and AWS was shown.
+type shown struct {
+	sources   []backend.Source
+	revisions []string
+	used      bool // AWS saw it
+}
+
+// reject tells the sources that AWS refused what they gave; false where none can give anything else.
+func (s *shown) reject() bool {
+	other := false
+	for i, source := range s.sources {
+		source.Reject(s.revisions[i])
+		other = other || !source.IsLiteral()
+	}
+	return other
+}
+
+// text gives what source has. What is empty is as good as missing.
+func (s *shown) text(ctx context.Context, setting string, source backend.Source) (string, error) {
+	secret, revision, err := source.Get(ctx)
+	if err != nil {
+		return "", sourceFailure(ctx, setting, err)
+	}
+	b := secret.Reveal()
+	defer clear(b)
+	text := string(bytes.TrimSpace(b))
+	if text == "" && !source.IsZero() {
+		return "", backend.Errorf(backend.CodeAuthRequired, "%s is empty", setting)
+	}
+	if !source.IsZero() {
+		s.sources, s.revisions = append(s.sources, source), append(s.revisions, revision)
+	}
+	return text, nil
+}
+
+// first does the first call, with what the caller is.
+func (s *session) first(ctx context.Context, steps []Role, show *shown) (*types.Credentials, *types.AssumedRoleUser, error) {
+	if s.config.web() {
+		return s.web(ctx, steps[0], show)
+	}
+	if err := s.sign(ctx, show); err != nil {
+		return nil, nil, err
+	}
+	serial, code, err := s.mfa(ctx, show)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := sts.New(s.options)
+	show.used = true
+	if len(steps) == 0 {
+		in := &sts.GetSessionTokenInput{SerialNumber: serial, TokenCode: code, DurationSeconds: seconds(s.config.Duration)}
+		out, err := client.GetSessionToken(ctx, in)
+		if err != nil {
+			return nil, nil, failure(ctx, err, "getting a session", code != nil)
+		}
+		if !complete(out.Credentials) {
+			return nil, nil, errAnswer
+		}
+		return out.Credentials, nil, nil
+	}
+	in := steps[0].input()
+	in.SerialNumber, in.TokenCode = serial, code
+	out, err := client.AssumeRole(ctx, in)
+	if err != nil {
+		return nil, nil, failure(ctx, err, assuming(steps[0]), code != nil)
+	}
+	if !complete(out.Credentials) {
+		return nil, nil, errAnswer
+	}
+	return out.Credentials, out.AssumedRoleUser, nil
+}
+
+// sign makes the calls be signed by the caller's credentials.
+func (s *session) sign(ctx context.Context, show *shown) error {
+	if s.config.AccessKeyID.IsZero() {
+		if p, ok := s.chain.(aws.CredentialProviderSource); ok && slices.Contains(p.ProviderSources(), aws.CredentialSourceProcess) {
+			return errProcess
+		}
+		creds, err := s.chain.Retrieve(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil: // its text may hold an answer
+			return errNoLogin
+		}
+		s.options.Credentials = credentials.StaticCredentialsProvider{Value: creds}
+		return nil
+	}
+	id, err := show.text(ctx, "access_key_id", s.config.AccessKeyID)
+	if err != nil {
+		return err
+	}
+	key, err := show.text(ctx, "secret_access_key", s.config.SecretAccessKey)
+	if err != nil {
+		return err
+	}
+	token, err := show.text(ctx, "session_token", s.config.SessionToken)
+	if err != nil {
+		return err
+	}
+	s.options.Credentials = credentials.NewStaticCredentialsProvider(id, key, token)
+	return nil
+}
+
+// mfa gives the device and a code of it; neither where no MFA is wanted.
+func (s *session) mfa(ctx context.Context, show *shown) (serial, code *string, err error) {
+	if s.config.MFASerial == "" {
+		return nil, nil, nil
+	}
+	if s.config.MFACode.IsZero() {
+		return nil, nil, &backend.Error{
+			Code: backend.CodeAuthRequired, Reason: "a one-time code of the MFA device is wanted, and mfa_code is not set",
+			Remedy: "set mfa_code to a ref that gives one, or run: aws sts get-session-token --serial-number " + s.config.MFASerial +
+				" --token-code CODE, and store what it prints for access_key_id, secret_access_key and session_token",
+		}
+	}
+	text, err := show.text(ctx, "mfa_code", s.config.MFACode)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(text) != 6 || strings.Trim(text, "0123456789") != "" {
+		return nil, nil, backend.Errorf(backend.CodeAuthRequired, "mfa_code gave what is not six digits")
+	}
+	return &s.config.MFASerial, &text, nil
+}
+
+// web assumes r with the web identity token. The call is not signed.
+func (s *session) web(ctx context.Context, r Role, show *shown) (*types.Credentials, *types.AssumedRoleUser, error) {
+	var token string
+	var err error
+	if s.config.WebIdentityTokenFile != "" {
+		token, err = s.tokenFile()
+	} else {
+		token, err = show.text(ctx, "web_identity_token", s.config.WebIdentityToken)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	show.used = true
+	in := r.input()
+	out, err := sts.New(s.options).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: in.RoleArn, RoleSessionName: in.RoleSessionName, DurationSeconds: in.DurationSeconds,
+		Policy: in.Policy, PolicyArns: in.PolicyArns, WebIdentityToken: &token,
+	})
+	if err != nil {
+		return nil, nil, failure(ctx, err, assuming(r), false)
+	}
+	if !complete(out.Credentials) {
+		return nil, nil, errAnswer
+	}
+	return out.Credentials, out.AssumedRoleUser, nil
+}
+
+// tokenFile reads the token anew: the kubelet replaces it well before its end.
+func (s *session) tokenFile() (string, error) {
+	path := s.config.WebIdentityTokenFile
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(s.dir, path)
+	}
+	// A pipe would block the open for good.
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return "", errTokenFile
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", errTokenFile
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	defer clear(text)
+	token := string(bytes.TrimSpace(text))
+	if err != nil || len(text) > maxToken || token == "" {
+		return "", errTokenFile
+	}
+	return token, nil
+}
+
+// input is the call that assumes r.
+func (r Role) input() *sts.AssumeRoleInput {
+	in := &sts.AssumeRoleInput{RoleArn: &r.RoleARN, RoleSessionName: &r.SessionName, DurationSeconds: seconds(r.Duration), TransitiveTagKeys: r.TransitiveTags}
+	for text, to := range map[*string]**string{&r.ExternalID: &in.ExternalId, &r.Policy: &in.Policy, &r.SourceIdentity: &in.SourceIdentity} {
+		if *text != "" {
+			*to = text
+		}
+	}
+	for _, arn := range r.PolicyARNs {
+		in.PolicyArns = append(in.PolicyArns, types.PolicyDescriptorType{Arn: aws.String(arn)})
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Tags)) {
+		in.Tags = append(in.Tags, types.Tag{Key: aws.String(key), Value: aws.String(r.Tags[key])})
+	}
+	return in
+}
+
+func seconds(d time.Duration) *int32 {
+	if d == 0 {
+		return nil
+	}
+	return aws.Int32(int32(d / time.Second))
+}
+
+// limited bounds the length of an answer.
+type limited struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := l.next.RoundTrip(r)
+	if err == nil {
+		answer.Body = &limitedBody{answer.Body, maxAnswer}
+	}
+	return answer, err
+}
+
+type limitedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooLong
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+// Close ends what is under way. What comes after it fails; a second Close does nothing.
+func (b *Backend) Close() error {
+	b.closed.Store(true)
+	b.end()
+	return nil
+}
