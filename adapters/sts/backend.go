@@ -298,14 +298,23 @@ func (s *session) first(ctx context.Context, steps []Role, show *shown) (*types.
 // sign makes the calls be signed by the caller's credentials.
 func (s *session) sign(ctx context.Context, show *shown) error {
 	if s.config.AccessKeyID.IsZero() {
-		if p, ok := s.chain.(aws.CredentialProviderSource); ok && slices.Contains(p.ProviderSources(), aws.CredentialSourceProcess) {
+		var sources []aws.CredentialSource
+		if p, ok := s.chain.(aws.CredentialProviderSource); ok {
+			sources = p.ProviderSources()
+		}
+		if slices.Contains(sources, aws.CredentialSourceProcess) {
 			return errProcess
 		}
 		creds, err := s.chain.Retrieve(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil: // its text may hold an answer
+		case err != nil:
+			// A host without instance metadata is the rule, not a failure.
+			e := failure(ctx, err, "getting AWS credentials", false)
+			if backend.CodeOf(e).Retryable() && !slices.Contains(sources, aws.CredentialSourceIMDS) {
+				return e
+			}
 			return errNoLogin
 		}
 		s.options.Credentials = credentials.StaticCredentialsProvider{Value: creds}

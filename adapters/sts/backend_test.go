@@ -338,7 +338,18 @@ func TestDefaultChain(t *testing.T) {
 			fails(t, err, tt.code, tt.tells)
 		}
 	}
-	if calls := p.Calls("AssumeRole"); len(calls) != 1 || signer(calls[0]) != "AKIAFILED" {
+	calls := p.Calls("AssumeRole")
+	if len(calls) != 1 || signer(calls[0]) != "AKIAFILED" {
 		t.Errorf("%d calls", len(calls))
 	}
+
+	// A role of the profile that STS is too busy to give will be there later: nobody has to log in.
+	t.Setenv("AWS_ENDPOINT_URL_STS", p.URL)
+	profile := "[default]\nrole_arn = " + hub + "\nsource_profile = base\n[profile base]\naws_access_key_id = A\naws_secret_access_key = " + canary + "\n"
+	if err := os.WriteFile(path, []byte(profile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Fail("AssumeRole", mototest.RefuseXML(400, "Throttling", canary))
+	_, err := b.Get(t.Context(), backend.Request{ID: reader})
+	fails(t, err, backend.CodeThrottled, "getting AWS credentials")
 }
