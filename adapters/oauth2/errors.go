@@ -13,7 +13,7 @@ var (
 	errClosed     = backend.Errorf(backend.CodeUnavailable, "the provider is closed")
 	errVersion    = backend.Errorf(backend.CodeUnsupported, "tokens have no versions")
 	errOnlyID     = &backend.Error{Code: backend.CodeInvalidID, Reason: "nobody logs in here, so that there is one token alone", Remedy: `write the id as "default"`}
-	errNoLogin    = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has logged in", Remedy: "log in with: credresolve login PROVIDER"}
+	errNoLogin    = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has logged in", Remedy: "begin a login, and keep the grant that it gives"}
 	errNoRefresh  = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the token has ended, and the server gave no refresh token", Remedy: "log in again; offline access may have to be asked for in scopes"}
 	errNoState    = backend.Errorf(backend.CodeNotFound, "there is no such login, or it ended long ago")
 	errNotNeeded  = backend.Errorf(backend.CodeUnsupported, "nobody logs in with this grant: the client has credentials of its own")
