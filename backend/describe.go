@@ -21,6 +21,8 @@ type Description struct {
 	// CallerBound: what Get gives depends on the environment or working directory of the calling process, so that
 	// another process must not answer in its place.
 	CallerBound bool
+	// Login: a person has to log in, once, before Get can give anything. What the login gives is for the caller to keep.
+	Login bool
 }
 
 // Describe gives b's Description, the zero one when b does not tell.

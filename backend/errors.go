@@ -103,6 +103,8 @@ type Error struct {
 	Remedy string
 	// RetryAfter is how long the store asked to wait; zero when it did not say.
 	RetryAfter time.Duration
+	// Login is a login under way that would end an ErrAuthRequired, without its Grant; nil: none is.
+	Login *LoginState
 }
 
 // Errorf gives an Error whose Reason is formatted as fmt.Sprintf does. No argument may be or hold a secret.

@@ -49,9 +49,21 @@ type LoginState struct {
 	UserCode string
 	Expires  time.Time
 	Interval time.Duration // how long to wait between polls
+	// Fields are what SubmitLogin takes, in the order in which a person is asked; none when nothing is to be entered.
+	Fields []LoginField
 	// Grant is what the login gave. It is set in the one answer that first says LoginSuccess, whose caller keeps it; it is
 	// never sent anywhere.
 	Grant *Grant
+}
+
+// LoginField is something that a person enters to log in.
+type LoginField struct {
+	Name     string // the key in the input of SubmitLogin
+	Label    string // empty: the name
+	Help     string // where it is found, in one line
+	URL      string // a page that tells more
+	Secret   bool   // it is not shown while it is entered
+	Optional bool
 }
 
 // Grant is a credential and what its successor is made from.
@@ -62,6 +74,13 @@ type Grant struct {
 	Refresh Secret
 	// About tells of the grant what the Backend wants to find again, such as issuer and subject; nothing in it is secret.
 	About map[string]string
+}
+
+// GrantRevoker is a Backend that ends a whole grant at its store: what it was made from too, and all successors.
+type GrantRevoker interface {
+	Backend
+	// RevokeGrant ends have. One that has ended already is no error; ErrUnsupported where the store cannot be told.
+	RevokeGrant(ctx context.Context, req Request, have *Grant) error
 }
 
 // AsLogin gives b as a Login, or errors.ErrUnsupported.

@@ -13,11 +13,12 @@ import (
 )
 
 var (
-	_ backend.Login     = (*Backend)(nil)
-	_ backend.Refresher = (*Backend)(nil)
-	_ backend.Revoker   = (*Backend)(nil)
-	_ backend.Prober    = (*Backend)(nil)
-	_ backend.Describer = (*Backend)(nil)
+	_ backend.Login        = (*Backend)(nil)
+	_ backend.Refresher    = (*Backend)(nil)
+	_ backend.Revoker      = (*Backend)(nil)
+	_ backend.Prober       = (*Backend)(nil)
+	_ backend.Describer    = (*Backend)(nil)
+	_ backend.GrantRevoker = (*Backend)(nil)
 )
 
 // Backend asks one authorization server. It is safe for concurrent use.
@@ -52,7 +53,7 @@ func New(c Config, host backend.Host) (*Backend, error) {
 
 // Describe implements backend.Describer.
 func (b *Backend) Describe() backend.Description {
-	return backend.Description{Detail: b.target + ", grant " + b.config.Grant, Fields: true}
+	return backend.Description{Detail: b.target + ", grant " + b.config.Grant, Fields: true, Login: b.config.loggedIn()}
 }
 
 // Get implements backend.Backend. Where a person has to log in, it says so.
