@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -163,7 +163,7 @@ func (l limitSettings) or(other limitSettings) limitSettings {
 
 // secretName matches names of variables whose value is likely a secret; the value of another may stand in plain text, as
 // that of LOG_LEVEL does.
-var secretName = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|cred|auth|private|dsn`)
+var secretName = lazyregexp.New(`(?i)pass|pwd|secret|token|key|cred|auth|private|dsn`)
 
 type typeRule struct {
 	pattern string
@@ -318,7 +318,7 @@ func (def *Provider) decodeInto(p *problems, path string, common *providerSettin
 	def.sources = nil
 	d := &decoder{problems: p}
 	d.source = func(n *node, path string, ref *credref.Ref) backend.Source {
-		s := &chained{at: n, path: path, ref: ref, fine: d.entry != "" && !secretName.MatchString(d.entry)}
+		s := &chained{at: n, path: path, ref: ref, fine: d.entry != "" && !secretName().MatchString(d.entry)}
 		def.sources = append(def.sources, s)
 		return s.source()
 	}

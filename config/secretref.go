@@ -134,7 +134,7 @@ func (f *File) checkSecretRefs(p *problems) {
 			continue
 		}
 		for _, variable := range env.pairs {
-			if secretName.MatchString(variable.key.text) {
+			if secretName().MatchString(variable.key.text) {
 				f.warnings = append(f.warnings, fmt.Sprintf("%s:%d:%d: %s is a secret in plain text; hand it to the program with passEnv",
 					p.file, variable.value.line, variable.value.column, join(path+".env", variable.key.text)))
 			}

@@ -349,7 +349,7 @@ func (p Program) answered(r response, id string, want vectors.Answer) string {
 	return ""
 }
 
-var codeForm = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,39}$`)
+var codeForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,39}$`) })
 
 // codeOf gives a code that may be shown.
 func codeOf(text json.RawMessage) string {
@@ -357,7 +357,7 @@ func codeOf(text json.RawMessage) string {
 	if json.Unmarshal(text, &code) != nil || code == "" {
 		return ""
 	}
-	if !codeForm.MatchString(code) {
+	if !codeForm().MatchString(code) {
 		return "of a code that is no upper case word"
 	}
 	return code

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/lazyregexp"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -433,15 +433,15 @@ func networkReason(err error) string {
 	return "the connection broke"
 }
 
-var plainCode = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+var plainCode = lazyregexp.New(`^[A-Z][A-Z0-9_]{0,63}$`)
 
 // refused words the gateway's answer to a request that it did not grant.
 func (g Gateway) refused(f frame, step string) error {
 	e := &GatewayError{URL: g.URL}
-	if plainCode.MatchString(f.Error.Code) {
+	if plainCode().MatchString(f.Error.Code) {
 		e.Code = f.Error.Code
 	}
-	if plainCode.MatchString(f.Error.Details.Code) {
+	if plainCode().MatchString(f.Error.Details.Code) {
 		e.Detail = f.Error.Details.Code
 	}
 	kind := "token"
