@@ -18,12 +18,14 @@ type Event struct {
 	// Ref names the secret, or a part of it as the watcher asked for it.
 	Ref  credref.Ref
 	Kind EventKind
-	Time time.Time
+	// State is that of the credential after the step.
+	State State
+	Time  time.Time
 	// Revision, Version and Expires are those of the credential that is served now; zero when none is.
 	Revision string
 	Version  string
 	Expires  time.Time
-	// Err is why, where Kind is stale or failed.
+	// Err is why, where Kind is stale, failed or auth_required.
 	Err error
 }
 
@@ -32,13 +34,16 @@ type EventKind string
 
 // The steps of a credential's life.
 const (
-	EventResolved  EventKind = "resolved"  // fetched, and nothing was known before
-	EventExpiring  EventKind = "expiring"  // the time has come for a successor
-	EventRefreshed EventKind = "refreshed" // looked at again, or its lease was renewed: the content is the same
-	EventRotated   EventKind = "rotated"   // a successor with another content is served now
-	EventStale     EventKind = "stale"     // served past its time, since the store is unavailable
-	EventFailed    EventKind = "failed"    // no longer served, or a fetch failed
-	EventRevoked   EventKind = "revoked"   // ended before its time
+	EventResolving    EventKind = "resolving"     // a fetch began, and nothing is known
+	EventResolved     EventKind = "resolved"      // fetched, and nothing was known before
+	EventExpiring     EventKind = "expiring"      // the time has come for a successor
+	EventRefreshing   EventKind = "refreshing"    // a fetch of a successor, or a renewal, began
+	EventRefreshed    EventKind = "refreshed"     // looked at again, or its lease was renewed: the content is the same
+	EventRotated      EventKind = "rotated"       // a successor with another content is served now
+	EventStale        EventKind = "stale"         // served past its time, since the store is unavailable
+	EventFailed       EventKind = "failed"        // no longer served, or a fetch failed
+	EventAuthRequired EventKind = "auth_required" // a fetch failed until somebody logs in
+	EventRevoked      EventKind = "revoked"       // ended before its time
 )
 
 // hub hands events to watchers. Nothing in it waits for a watcher.
