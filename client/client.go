@@ -400,6 +400,8 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, ans
 		return c.odd("its answer is larger than %d bytes", c.most)
 	}
 	switch {
+	case res.StatusCode/100 != 2 && method == http.MethodHead && res.Header.Get(ErrorHeader) != "":
+		return &refusal{status: res.StatusCode, err: (&Error{Code: backend.Code(res.Header.Get(ErrorHeader))}).Err()}
 	case res.StatusCode/100 != 2:
 		return c.refused(res.StatusCode, text.Bytes())
 	case answer == nil:

@@ -22,9 +22,11 @@ providers:
   app:
     kind: memory
     values: {key: k-c4nary, empty: "", number: "7", kv/db: '{"user": "app", "password": "p-c4nary", "port": 1e3, "deep": {"x": [1, "y"]}}', "ö/a?b#c": o-c4nary}
+  kept: {kind: memory}
 serve:
   audit: {to: off}
   memory: {lock: off}
+  plugins: {store: kept}
 `
 
 // start runs a sidecar in the directory dir, and gives its socket and what ends it.
@@ -83,6 +85,43 @@ func Example() {
 	v, err := c.Resolve(context.Background(), credref.Ref{Provider: "app", ID: "kv/db", Field: "password"})
 	fmt.Println(v.Secret(), err)
 	// Output: [redacted] <nil>
+}
+
+// A host starts a session for a plugin, which then keeps secrets that no other plugin sees.
+func ExampleClient_Plugin() {
+	dir, err := os.MkdirTemp("", "credresolve")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	socket, stop, err := start(dir)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer stop()
+
+	ctx := context.Background()
+	host, _ := client.New(client.Config{Socket: socket})
+	defer host.Close()
+	session, _ := host.StartSession(ctx, client.SessionRequest{
+		Consumer: "host", Subject: &client.Subject{Plugin: "weather"}, Secrets: []string{"read", "write"},
+	})
+	c, _ := client.New(client.Config{Socket: socket, Token: backend.Literal(backend.NewSecretString(session.Token))})
+	defer c.Close()
+
+	secrets := c.Plugin()
+	fmt.Println(secrets.Set(ctx, "api_key", backend.NewSecretString("k")))
+	fmt.Println(secrets.Has(ctx, "api_key"))
+	key, err := secrets.Get(ctx, "api_key")
+	fmt.Println(key, err)
+	fmt.Println(host.EndPlugin(ctx, "weather"))
+	// Output:
+	// <nil>
+	// true <nil>
+	// [redacted] <nil>
+	// <nil>
 }
 
 // What a sidecar answers is what a resolver of the same providers does: values, codes and texts.

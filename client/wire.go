@@ -12,6 +12,9 @@ import (
 // asking, and is not answered.
 const RequestHeader = "X-Credresolve-Request"
 
+// ErrorHeader has the code of the error in answers to HEAD, which have no body.
+const ErrorHeader = "X-Credresolve-Error"
+
 // ResolveRequest is the body of POST /v1/resolve.
 type ResolveRequest struct {
 	// Refs are the secrets that are asked for, answered in their order.
@@ -146,6 +149,10 @@ type SessionRequest struct {
 	Consumer string `json:"consumer"`
 	// Allow are the refs that the session may resolve, in the short form: cred://app/kv/app/db#password.
 	Allow []string `json:"allow"`
+	// Secrets is what the session may do with the secrets of its own that the plugin of its subject keeps: read, write.
+	Secrets []string `json:"secrets,omitempty"`
+	// Login lets it log in and out for its refs, and refresh what a login gave.
+	Login bool `json:"login,omitempty"`
 	// Subject is for whom scoped providers resolve. Its session is that of this answer's id, unless it is given.
 	Subject *Subject `json:"subject,omitempty"`
 	// Reason stands in the audit log.
@@ -168,6 +175,8 @@ type Session struct {
 	Token     string    `json:"token,omitempty"`
 	Consumer  string    `json:"consumer"`
 	Allow     []string  `json:"allow"`
+	Secrets   []string  `json:"secrets,omitempty"`
+	Login     bool      `json:"login,omitempty"`
 	Subject   *Subject  `json:"subject,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
 	ExpiresAt time.Time `json:"expires_at"`
@@ -176,6 +185,14 @@ type Session struct {
 // SessionsAnswer is the answer to GET /v1/sessions.
 type SessionsAnswer struct {
 	Sessions []Session `json:"sessions"`
+}
+
+// PluginSecret is a secret that a plugin keeps: the body of PUT /v1/secrets/{key}, and the answer to GET. It has one of both.
+type PluginSecret struct {
+	// Value is the secret's text, at most 64 KiB.
+	Value *Text `json:"value,omitempty"`
+	// ValueBase64 stands in the place of value where that is not UTF-8.
+	ValueBase64 *Bytes `json:"value_base64,omitempty"`
 }
 
 // ReloadAnswer is the answer to POST /v1/reload.

@@ -46,6 +46,8 @@ type Serve struct {
 	Vault VaultSettings `yaml:"vault"`
 	// ContainerCredentials answers as the credentials endpoint of AWS containers does. Not set: off.
 	ContainerCredentials ContainerSettings `yaml:"container_credentials"`
+	// Plugins says where plugins keep secrets of their own. Not set: they keep none.
+	Plugins PluginSettings `yaml:"plugins"`
 }
 
 // SocketSettings says where the Unix socket is.
@@ -83,6 +85,8 @@ type Consumer struct {
 	Allow []AllowRule `yaml:"allow"`
 	// May is what else it may do: invalidate, revoke, metrics, status.
 	May []string `yaml:"may" jsonschema:"enum=invalidate,enum=revoke,enum=metrics,enum=status"`
+	// Secrets is what it may do with the secrets of its own that the plugin of its subject keeps: read, write. Empty: nothing.
+	Secrets []string `yaml:"secrets" jsonschema:"enum=read,enum=write"`
 	// Rate bounds the consumer's refs in a time. Not set: that of limits.
 	Rate RateSettings `yaml:"rate"`
 }
@@ -107,6 +111,17 @@ type AllowRule struct {
 	Fields []string `yaml:"fields"`
 	// Whole allows the whole secret where fields are named.
 	Whole bool `yaml:"whole"`
+	// Login also allows to log in and out for these ids, and to refresh what a login gave.
+	Login bool `yaml:"login"`
+}
+
+// PluginSettings says where plugins keep secrets of their own.
+type PluginSettings struct {
+	// Store is the provider that keeps them, one that can compare what it replaces. Nothing of it is resolved for anybody but
+	// the owner. Empty: plugins keep none.
+	Store string `yaml:"store"`
+	// Prefix stands before their ids in it. Empty: plugins.
+	Prefix string `yaml:"prefix"`
 }
 
 // RateSettings is a number in a time.
@@ -254,6 +269,28 @@ func (f *File) absolute(path string) string {
 // The permissions that a consumer can have beside resolving.
 var permissions = []string{"invalidate", "revoke", "metrics", "status"}
 
+// What a consumer may do with the secrets of its plugin.
+var secretPermissions = []string{"read", "write"}
+
+// reserved names the providers that keep what is not for resolving: plugins' own secrets.
+func (f *File) reserved() []string {
+	if store := f.settings.Serve.Plugins.Store; store != "" {
+		return []string{store}
+	}
+	return nil
+}
+
+// Resolvable names the providers of which a rule may allow something: all but those that keep plugins' secrets.
+func (f *File) Resolvable() []string {
+	var names []string
+	for _, p := range f.providers {
+		if !slices.Contains(f.reserved(), p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
 // checkServe checks the section serve as a whole.
 func (f *File) checkServe(p *problems) {
 	n := f.root.get("serve")
@@ -321,6 +358,12 @@ func (f *File) checkServe(p *problems) {
 	if s.AWSAgent.Listen != "" && f.Provider(s.AWSAgent.Provider) == nil {
 		bad("aws_agent.provider", "it must name one of the providers")
 	}
+	switch store := s.Plugins.Store; {
+	case store == "" && s.Plugins.Prefix != "":
+		bad("plugins", "prefix without store")
+	case store != "" && f.Provider(store) == nil:
+		bad("plugins.store", "it must name one of the providers")
+	}
 	for mount, name := range s.Vault.Mounts {
 		first, _, _ := strings.Cut(mount, "/")
 		switch {
@@ -384,6 +427,18 @@ func (f *File) checkConsumers(bad badSetting) {
 				bad(key, "may: unknown permission; known: %s", strings.Join(permissions, ", "))
 			}
 		}
+		for _, what := range c.Secrets {
+			if !slices.Contains(secretPermissions, what) {
+				bad(key, "secrets: unknown permission; known: %s", strings.Join(secretPermissions, ", "))
+			}
+		}
+		switch {
+		case len(c.Secrets) == 0:
+		case s.Plugins.Store == "":
+			bad(key, "secrets: plugins keep none, since serve.plugins.store is not set")
+		case c.Subject.Plugin == "" && (c.UID != nil || c.GID != nil || c.Executable != "" || c.Token != ""):
+			bad(key, "secrets: whose they are is missing; write subject: {plugin: NAME}")
+		}
 		for j, rule := range c.Allow {
 			at := fmt.Sprintf("%s.allow[%d]", key, j)
 			if rule.Provider == "" || rule.ID == "" {
@@ -392,6 +447,8 @@ func (f *File) checkConsumers(bad badSetting) {
 			}
 			if _, err := path.Match(rule.Provider, ""); err != nil {
 				bad(at, "the pattern of the provider is malformed")
+			} else if slices.Contains(f.reserved(), rule.Provider) {
+				bad(at, "%q keeps what nobody but the owner may resolve; give it a provider of its own", rule.Provider)
 			} else if !slices.ContainsFunc(f.providers, func(p *Provider) bool { ok, _ := path.Match(rule.Provider, p.Name); return ok }) {
 				bad(at, "no provider matches %q", rule.Provider)
 			}

@@ -168,8 +168,20 @@ func (r *Resolver) EndSession(ctx context.Context, session string) error {
 	if session == "" {
 		return nil
 	}
+	return r.endScope(ctx, func(s credref.Subject) bool { return s.Session == session })
+}
+
+// EndPlugin is EndSession for subjects of that plugin.
+func (r *Resolver) EndPlugin(ctx context.Context, plugin string) error {
+	if plugin == "" {
+		return nil
+	}
+	return r.endScope(ctx, func(s credref.Subject) bool { return s.Plugin == plugin })
+}
+
+func (r *Resolver) endScope(ctx context.Context, within func(credref.Subject) bool) error {
 	_, err := r.endLeases(ctx, func(k key) (ends, forgets bool) {
-		of := k.whom().Session == session
+		of := within(k.whom())
 		return of, of
 	})
 	return err

@@ -21,6 +21,10 @@ const (
 	EventRevoke       = "revoke"
 	EventSessionStart = "session_start"
 	EventSessionEnd   = "session_end"
+	EventSecretHas    = "secret_has" // a plugin asked whether it keeps a secret
+	EventSecretSet    = "secret_set" // a plugin stored a secret of its own
+	EventSecretDelete = "secret_delete"
+	EventPluginEnd    = "plugin_end" // the secrets of a plugin were removed
 	EventReload       = "reload"
 	EventStart        = "start"
 	EventStop         = "stop"

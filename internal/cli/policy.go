@@ -97,7 +97,7 @@ The status is 0 when all are allowed, and 4 otherwise.`,
 			for _, p := range file.Providers() {
 				providers = append(providers, p.Name)
 			}
-			p, err := policy.New(serve, providers, os.Geteuid())
+			p, err := policy.New(serve, file.Resolvable(), os.Geteuid())
 			if err != nil {
 				return err
 			}

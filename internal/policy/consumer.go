@@ -26,17 +26,34 @@ const ByDefault = "deny by default"
 // Permission is something to be allowed beside resolving.
 type Permission string
 
-// The permissions. A consumer may have the first four; the last two are the owner's alone.
+// The permissions. A consumer may have the first four, and a plugin the next two; the last three are the owner's alone.
 const (
-	Invalidate Permission = "invalidate"
-	Revoke     Permission = "revoke"
-	Metrics    Permission = "metrics"
-	Status     Permission = "status"
-	Sessions   Permission = "sessions"
-	Reload     Permission = "reload"
+	Invalidate   Permission = "invalidate"
+	Revoke       Permission = "revoke"
+	Metrics      Permission = "metrics"
+	Status       Permission = "status"
+	SecretsRead  Permission = "secrets:read"  // of the secrets that the plugin of its subject keeps
+	SecretsWrite Permission = "secrets:write" // of them
+	Sessions     Permission = "sessions"
+	Plugins      Permission = "plugins"
+	Reload       Permission = "reload"
 )
 
 var grantable = []Permission{Invalidate, Revoke, Metrics, Status}
+
+var ofPlugins = []Permission{SecretsRead, SecretsWrite}
+
+// secretPermissions gives the permissions that "read" and "write" stand for.
+func secretPermissions(names []string) (out []Permission, ok bool) {
+	for _, name := range names {
+		p := Permission("secrets:" + name)
+		if !slices.Contains(ofPlugins, p) {
+			return nil, false
+		}
+		out = append(out, p)
+	}
+	return out, true
+}
 
 // Consumer is who asks, with what it may do. It is safe for concurrent use.
 type Consumer struct {
@@ -131,32 +148,80 @@ func (c *Consumer) May(p Permission) Decision {
 	switch {
 	case c.owner:
 		return Decision{Allowed: true, Rule: config.OwnerName}
-	case !slices.Contains(grantable, p):
+	case !slices.Contains(grantable, p) && !slices.Contains(ofPlugins, p):
 		return Decision{Rule: ByDefault, Reason: fmt.Sprintf("%s is the owner's alone", p)}
 	case !slices.Contains(c.may, p):
 		return Decision{Rule: ByDefault, Reason: fmt.Sprintf("the permission %s is not given", p)}
 	}
-	return Decision{Allowed: true, Rule: c.label + " may"}
+	rule := c.label + " may"
+	if c.base != nil {
+		of := c.base.May(p)
+		if !of.Allowed {
+			return of
+		}
+		rule += " of " + of.Rule
+	}
+	return Decision{Allowed: true, Rule: rule}
+}
+
+// Login decides whether c may log in and out for what ref names, and refresh what a login gave.
+func (c *Consumer) Login(ref credref.Ref) Decision {
+	if c.owner {
+		return Decision{Allowed: true, Rule: config.OwnerName}
+	}
+	if err := ref.Validate(); err != nil {
+		return Decision{Rule: ByDefault, Reason: err.Error()}
+	}
+	ref.Version, ref.Field = "", ""
+	ambiguous := isAmbiguous(ref.ID)
+	denied := Decision{Rule: ByDefault, Reason: reasonNone}
+	for i := range c.rules {
+		r := &c.rules[i]
+		switch {
+		case !slices.Contains(r.providers, ref.Provider) || !r.id.matches(ref.ID, ambiguous):
+		case !r.login:
+			denied.Reason = reasonLogin
+		case c.base == nil:
+			return Decision{Allowed: true, Rule: r.label}
+		default:
+			of := c.base.Login(ref)
+			of.Rule = r.label + " of " + of.Rule
+			return of
+		}
+	}
+	return denied
+}
+
+// Also is what a session may do beside resolving.
+type Also struct {
+	Secrets []string // read, write: of the secrets that the plugin of its subject keeps
+	Login   bool     // log in and out for what its list names, and refresh
 }
 
 // Restrict gives the consumer of a session: it may do what base may and what the session's own list allows. refs are short
 // forms: one without a field allows all fields and the whole, one with a field no more, one with a version that version
-// alone; their ids are no patterns. rules are as those of consumers. With neither, nothing is allowed. A session has no
-// permissions. name is what Name gives.
+// alone; their ids are no patterns. rules are as those of consumers. With neither, nothing is allowed. A session has the
+// permissions of also alone, as far as base has them. name is what Name gives.
 //
 // It must be called again, with the base of that name, after another Policy took p's place. The error has the code usage and
 // does not repeat what is wrong.
-func (p *Policy) Restrict(base *Consumer, name string, refs []string, rules ...config.AllowRule) (*Consumer, error) {
+func (p *Policy) Restrict(base *Consumer, name string, refs []string, also Also, rules ...config.AllowRule) (*Consumer, error) {
 	c := &Consumer{name: name, label: "session", subject: base.subject, rate: base.rate, base: base}
+	var known bool
+	if c.may, known = secretPermissions(also.Secrets); !known {
+		return nil, usage("secrets: expected read or write")
+	}
 	for i, text := range refs {
 		ref, err := credref.Parse(text)
 		if err != nil {
 			return nil, usage("allow[%d]: %v", i, err)
 		}
 		if !slices.Contains(p.providers, ref.Provider) {
-			return nil, usage("allow[%d]: there is no such provider", i)
+			return nil, usage("allow[%d]: there is no such provider, or what it keeps is for nobody but the owner", i)
 		}
-		c.rules = append(c.rules, exactly(fmt.Sprintf("session allow[%d]", i), ref))
+		one := exactly(fmt.Sprintf("session allow[%d]", i), ref)
+		one.login = also.Login
+		c.rules = append(c.rules, one)
 	}
 	for i, allow := range rules {
 		i += len(refs)

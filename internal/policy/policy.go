@@ -38,7 +38,7 @@ type Caller struct {
 	Listener string
 }
 
-// New reads the consumers of s. providers are the names of the configured ones; ownerUID is the user id of this process,
+// New reads the consumers of s. providers are the names of those of which a rule may allow something; ownerUID is the user id of this process,
 // negative where users have none. The error has the code invalid_config.
 func New(s config.Serve, providers []string, ownerUID int) (*Policy, error) {
 	p := &Policy{
@@ -84,6 +84,11 @@ func New(s config.Serve, providers []string, ownerUID int) (*Policy, error) {
 			}
 			c.may = append(c.may, Permission(may))
 		}
+		secrets, known := secretPermissions(settings.Secrets)
+		if !known {
+			return nil, invalid("serve.%s.secrets: expected read or write", at)
+		}
+		c.may = append(c.may, secrets...)
 		c.remember(knownEntries, knownBytes)
 		p.consumers = append(p.consumers, c)
 	}

@@ -241,11 +241,11 @@ func TestRestrict(t *testing.T) {
 		"cred://app/kv/db#password", "cred://app/kv/star*", "cred://app/kv/old?version=3#user", "cred://aws/x", "cred://aws/a/../b",
 	}
 	rule := config.AllowRule{Provider: "a*", ID: "kv/more/*"}
-	web, err := p.Restrict(p.Named("web"), "web", refs, rule)
+	web, err := p.Restrict(p.Named("web"), "web", refs, Also{}, rule)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := p.Restrict(p.Owner(), "job", refs, rule)
+	all, err := p.Restrict(p.Owner(), "job", refs, Also{}, rule)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,10 +293,10 @@ func TestRestrict(t *testing.T) {
 	if web.Name() != "web" || web.Subject().Tenant != "t" || all.IsOwner() || all.Name() != "job" {
 		t.Errorf("%q %+v %q", web.Name(), web.Subject(), all.Name())
 	}
-	if none, err := p.Restrict(p.Owner(), "job", nil); err != nil || none.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
+	if none, err := p.Restrict(p.Owner(), "job", nil, Also{}); err != nil || none.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
 		t.Errorf("an empty list: %v", err)
 	}
-	if nobody, err := p.Restrict(p.Identify(Caller{}), "job", refs, rule); err != nil || nobody.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
+	if nobody, err := p.Restrict(p.Identify(Caller{}), "job", refs, Also{}, rule); err != nil || nobody.Resolve(parse(t, "cred://app/kv/db#password")).Allowed {
 		t.Errorf("a session of nobody: %v", err)
 	}
 	for want, bad := range map[string]struct {
@@ -308,7 +308,7 @@ func TestRestrict(t *testing.T) {
 		"allow[1]: the pattern of the prov":   {[]string{"cred://app/x"}, config.AllowRule{Provider: "[c4nary", ID: "x"}},
 		"allow[0]: id: the pattern is empty":  {nil, config.AllowRule{Provider: "app"}},
 	} {
-		_, err := p.Restrict(p.Owner(), "job", bad.refs, bad.rule)
+		_, err := p.Restrict(p.Owner(), "job", bad.refs, Also{}, bad.rule)
 		if !errors.Is(err, backend.ErrUsage) || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "c4nary") {
 			t.Errorf("%v, want %s", err, want)
 		}

@@ -22,11 +22,12 @@ type rule struct {
 	version   string     // the only version, if there is one
 	fields    [][]string // paths of the only fields, if there are any
 	whole     bool       // with fields: the whole secret too
+	login     bool       // to log in too
 }
 
 // newRule reads a rule of the configuration. providers are the names that there are.
 func newRule(label string, r config.AllowRule, providers []string) (rule, error) {
-	out := rule{label: label, whole: r.Whole}
+	out := rule{label: label, whole: r.Whole, login: r.Login}
 	if _, err := path.Match(r.Provider, ""); err != nil || r.Provider == "" {
 		return rule{}, errors.New("the pattern of the provider is empty or malformed")
 	}
@@ -66,6 +67,7 @@ const (
 	reasonWhole     = "fields of the secret are allowed, the whole secret is not"
 	reasonVersion   = "another version of the secret is allowed, this one is not"
 	reasonAmbiguous = "the id has a segment . or .., an empty segment, a backslash or a percent-escape, which a rule must name literally"
+	reasonLogin     = "the rule allows to resolve it, and not to log in for it"
 	reasonNone      = "no rule allows it"
 )
 

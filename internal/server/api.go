@@ -75,6 +75,19 @@ func routes() []route {
 			summary: "List sessions, without their tokens.", gives: client.SessionsAnswer{}},
 		{method: "DELETE", path: "/v1/sessions/{id}", handle: (*Server).deleteSession, may: policy.Sessions,
 			summary: "End a session and all that is of its scope.", codes: []backend.Code{backend.CodeNotFound}},
+		{method: "GET", path: "/v1/secrets/{key}", handle: (*Server).getSecret, may: policy.SecretsRead,
+			summary: "Give a secret that the plugin of the connection keeps. Which plugin that is comes from the connection alone.",
+			gives:   client.PluginSecret{}, codes: ofOne},
+		{method: "HEAD", path: "/v1/secrets/{key}", handle: (*Server).hasSecret, may: policy.SecretsRead,
+			summary: "Tell whether the plugin keeps that secret. An error has its code in the header " + client.ErrorHeader + ".", codes: ofOne},
+		{method: "PUT", path: "/v1/secrets/{key}", handle: (*Server).putSecret, may: policy.SecretsWrite,
+			summary: "Keep a secret for the plugin, in the place of the one that it keeps under that key.",
+			takes:   client.PluginSecret{}, codes: append([]backend.Code{backend.CodeConflict, backend.CodeUnsupported}, ofOne...)},
+		{method: "DELETE", path: "/v1/secrets/{key}", handle: (*Server).deleteSecret, may: policy.SecretsWrite,
+			summary: "Remove a secret of the plugin. One that is not there is no error.", codes: append([]backend.Code{backend.CodeConflict}, ofOne...)},
+		{method: "DELETE", path: "/v1/plugins/{name}", handle: (*Server).deletePlugin, may: policy.Plugins,
+			summary: "End a plugin: its secrets, its sessions, and all else that is of its scope.",
+			codes:   append([]backend.Code{backend.CodeConflict}, ofOne...)},
 		{method: "POST", path: "/v1/reload", handle: (*Server).postReload, may: policy.Reload,
 			summary: "Read the configuration again. A bad one changes nothing.",
 			gives:   client.ReloadAnswer{}, codes: []backend.Code{backend.CodeInvalidConfig}},
@@ -116,12 +129,19 @@ func newAPI(s *Server) *api {
 	return a
 }
 
-const sessionPath = "/v1/sessions/{id}"
+// parts are the paths whose last part is a name, by what stands before it.
+var parts = [...]struct{ prefix, path string }{
+	{"/v1/sessions/", "/v1/sessions/{id}"},
+	{secretsPrefix, "/v1/secrets/{key}"},
+	{pluginsPrefix, "/v1/plugins/{name}"},
+}
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
-	if strings.HasPrefix(path, "/v1/sessions/") {
-		path = sessionPath
+	for _, p := range parts {
+		if strings.HasPrefix(path, p.prefix) {
+			path = p.path
+		}
 	}
 	found := a.byPath[path]
 	name := path

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,7 +17,11 @@ import (
 // An independent reader of OpenAPI finds the document valid, and every request and answer of a running sidecar of its form.
 func TestSidecarKeepsItsOpenAPIDocument(t *testing.T) {
 	t.Parallel()
-	sc := start(t, "")
+	sc := &sidecar{t: t, dir: t.TempDir(), logs: &buffer{}, kinds: testKinds()}
+	sc.socket = filepath.Join(sc.dir, "run", "sock")
+	sc.write("conf.json", `{"a": "a-c4nary", "n": 7}`)
+	sc.configure(providers+"  kept: {kind: memory}\n", "  plugins: {store: kept}\n")
+	sc.open()
 	served := sc.do("GET", "/openapi.json", "")
 	doc, err := openapi3.NewLoader().LoadFromData([]byte(served.body))
 	if err != nil {
@@ -91,6 +96,17 @@ func TestSidecarKeepsItsOpenAPIDocument(t *testing.T) {
 		check("DELETE", "/v1/sessions/"+one.ID, "", 204)
 	}
 	check("DELETE", "/v1/sessions/none", "", 404)
+	plugin := "Authorization: Bearer " + sc.session(`{"consumer":"host","allow":[],"secrets":["read","write"],"subject":{"plugin":"p"}}`).Token
+	check("PUT", "/v1/secrets/k", `{"value":"v-c4nary"}`, 204, plugin)
+	check("PUT", "/v1/secrets/k", `{"value_base64":"/w=="}`, 204, plugin)
+	check("PUT", "/v1/secrets/k", `{"value":"v","plugin":"q"}`, 403, plugin)
+	check("GET", "/v1/secrets/k", "", 200, plugin)
+	check("GET", "/v1/secrets/none", "", 404, plugin)
+	check("HEAD", "/v1/secrets/k", "", 200, plugin)
+	check("HEAD", "/v1/secrets/none", "", 404, plugin)
+	check("DELETE", "/v1/secrets/k", "", 204, plugin)
+	check("DELETE", "/v1/secrets/a%20b", "", 422, plugin)
+	check("DELETE", "/v1/plugins/p", "", 204)
 	check("POST", "/v1/reload", "", 200)
 	check("GET", "/v1/status", "", 200)
 	check("GET", "/v1/providers", "", 200)

@@ -78,8 +78,8 @@ func generateOpenAPI() ([]byte, error) {
 		for _, p := range r.query {
 			parameters = append(parameters, object{"name": p.name, "in": "query", "required": p.name == "ref", "description": p.about, "schema": parameterSchema(r, p)})
 		}
-		if strings.Contains(r.path, "{id}") {
-			parameters = append(parameters, object{"name": "id", "in": "path", "required": true, "schema": object{"type": "string"}})
+		if _, name, found := strings.Cut(r.path, "{"); found {
+			parameters = append(parameters, object{"name": strings.TrimSuffix(name, "}"), "in": "path", "required": true, "schema": object{"type": "string"}})
 		}
 		if parameters != nil {
 			op["parameters"] = parameters
@@ -95,6 +95,8 @@ func generateOpenAPI() ([]byte, error) {
 		switch {
 		case r.path == "/v1/sessions" && r.method == "POST":
 			responses["201"] = object{"description": "Created.", "content": media(kind, r.gives)}
+		case r.method == "HEAD":
+			responses["200"] = object{"description": "It is there."}
 		case r.gives == nil && r.contentType == "":
 			responses["204"] = object{"description": "Done."}
 		default:
@@ -123,6 +125,11 @@ func generateOpenAPI() ([]byte, error) {
 				if status >= "400" {
 					res.(object)["content"] = object{"application/json": object{"schema": object{"anyOf": []object{ref(client.Result{}), ref(client.ErrorAnswer{})}}}}
 				}
+			}
+		}
+		if r.method == "HEAD" {
+			for _, res := range responses {
+				delete(res.(object), "content")
 			}
 		}
 		op["responses"] = responses

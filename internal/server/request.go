@@ -9,6 +9,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,8 +121,11 @@ func (req *request) fail(err error) {
 		req.protocol.fail(req, err)
 		return
 	}
-	if status == http.StatusUnauthorized {
+	if status == http.StatusUnauthorized && req.caller == nil { // else it is a store that wants a login
 		req.w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if req.r.Method == http.MethodHead { // whose answer has no body
+		req.w.Header().Set(client.ErrorHeader, string(backend.CodeOf(err)))
 	}
 	req.json(status, client.ErrorAnswer{Error: *client.NewError(err), RequestID: req.id})
 }
@@ -192,6 +196,37 @@ func (req *request) receive(limit int64) error {
 	}
 	return nil
 }
+
+// readSecret is read for a body that holds a secret and whose keys are known: of it no copies are left behind. seen is called
+// first, with the names of all keys that the body has; it may be nil.
+func (req *request) readSecret(v any, limit int64, seen func(name string) error, known ...string) error {
+	if err := req.receive(limit); err != nil {
+		return err
+	}
+	var names map[string]anything
+	if err := json.Unmarshal(req.body, &names); err != nil {
+		return bad(http.StatusBadRequest, "the body is not of the expected form"+whatIsWrong(err), "see /openapi.json")
+	}
+	for name := range names {
+		if seen != nil {
+			if err := seen(name); err != nil {
+				return err
+			}
+		}
+		if !slices.Contains(known, name) {
+			return bad(http.StatusBadRequest, "the body has an unknown key", "known: "+strings.Join(known, ", "))
+		}
+	}
+	if err := json.Unmarshal(req.body, v); err != nil { // its text may quote a value
+		return bad(http.StatusBadRequest, "the body is not of the expected form"+whatIsWrong(err), "see /openapi.json")
+	}
+	return nil
+}
+
+// anything is a JSON value of which nothing is kept.
+type anything struct{}
+
+func (*anything) UnmarshalJSON([]byte) error { return nil }
 
 func (req *request) decode(v any) error {
 	dec := json.NewDecoder(bytes.NewReader(req.body))

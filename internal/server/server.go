@@ -77,6 +77,7 @@ type Server struct {
 	ready    readiness
 	badAuth  failures
 	conns    sync.Map // net.Conn to *conn
+	plugins  plugins
 
 	// streams is ended, and made anew, when what an open stream may see has changed.
 	streams atomic.Pointer[streams]
@@ -144,6 +145,10 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.metrics.Watch(s.resolver)
+	if err := s.checkPlugins(st); err != nil {
+		_ = s.resolver.Close()
+		return nil, err
+	}
 	s.keeper.Store(s.openKeeper(st))
 	s.state.Store(st)
 	return s, nil
@@ -158,7 +163,7 @@ func (s *Server) newState(file *config.File) (*state, error) {
 	if s.options.Adjust != nil {
 		s.options.Adjust(&serve)
 	}
-	p, err := policy.New(serve, providerNames(file), os.Geteuid())
+	p, err := policy.New(serve, file.Resolvable(), os.Geteuid())
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +219,9 @@ func (s *Server) Reload(ctx context.Context) (client.ReloadAnswer, error) {
 	open.Observe, open.OnChange = s.observe, s.changed
 	if err := file.Apply(s.resolver, open); err != nil {
 		return client.ReloadAnswer{}, errors.Join(err, s.audit.Apply(s.auditSettings(old)))
+	}
+	if err := s.checkPlugins(st); err != nil { // as each request of a plugin will be told
+		s.log.Warn("plugins cannot keep secrets", "reason", err.Error())
 	}
 	st.reloaded = time.Now()
 	s.state.Store(st)

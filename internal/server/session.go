@@ -76,6 +76,18 @@ func (s *sessions) list() []client.Session {
 	return out
 }
 
+// of gives those whose subject is one that which says.
+func (s *sessions) of(which func(credref.Subject) bool) (out []*session) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, one := range s.byID {
+		if which(one.subject) {
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
 func (s *sessions) len() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -90,8 +102,10 @@ func (s *Server) startSession(st *state, req client.SessionRequest) (*session, s
 	switch {
 	case credref.ValidateProvider(req.Consumer) != nil:
 		return fail("consumer must be a name that matches ^[a-z][a-z0-9_-]{0,63}$")
-	case len(req.Allow) == 0:
+	case len(req.Allow) == 0 && len(req.Secrets) == 0:
 		return fail("allow is empty: a session must name the refs that it may resolve")
+	case len(req.Secrets) > 0 && (req.Subject == nil || req.Subject.Plugin == ""):
+		return fail("secrets without a plugin in subject: whose they are is missing")
 	case len(req.Allow) > maxSessionRefs:
 		return fail("allow has more than %d refs", maxSessionRefs)
 	case len(req.Reason) > maxReason:
@@ -104,8 +118,8 @@ func (s *Server) startSession(st *state, req client.SessionRequest) (*session, s
 	token := tokenPrefix + base64.RawURLEncoding.EncodeToString(random[8:])
 	ttl := cmp.Or(time.Duration(req.TTL), defaultTTL)
 	out := &session{Session: client.Session{
-		ID: hex.EncodeToString(random[:8]), Consumer: req.Consumer, Allow: slices.Clone(req.Allow), Reason: req.Reason,
-		ExpiresAt: time.Now().Add(ttl).UTC(),
+		ID: hex.EncodeToString(random[:8]), Consumer: req.Consumer, Allow: append([]string{}, req.Allow...), Reason: req.Reason,
+		Secrets: slices.Clone(req.Secrets), Login: req.Login, ExpiresAt: time.Now().Add(ttl).UTC(),
 	}}
 	if req.Subject != nil {
 		out.subject = credref.Subject{Tenant: req.Subject.Tenant, EndUser: req.Subject.EndUser, Session: req.Subject.Session, Plugin: req.Subject.Plugin}
@@ -146,7 +160,7 @@ func (s *Server) judge(one *session, st *state) *judged {
 	}
 	if base == nil {
 		j.err = backend.Errorf(backend.CodeDenied, "the session's consumer %s is no longer configured", one.Consumer)
-	} else if restricted, err := st.policy.Restrict(base, one.Consumer, one.Allow); err != nil {
+	} else if restricted, err := st.policy.Restrict(base, one.Consumer, one.Allow, policy.Also{Secrets: one.Secrets, Login: one.Login}); err != nil {
 		j.err = err
 	} else {
 		j.caller = s.newCaller(st, restricted, one.subject)
