@@ -11,24 +11,46 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/credresolve/credresolve/internal/vaulttest"
 )
 
-// slowly lets a server answer after a time, as one does that is not on this machine.
-func slowly(latency time.Duration) vaulttest.Fault {
-	return func(w http.ResponseWriter, r *http.Request, server http.Handler) {
-		time.Sleep(latency)
-		server.ServeHTTP(w, r)
+// together counts the calls that are under way at once, and holds each until there were as many as wanted, or for a while.
+type together struct {
+	mu        sync.Mutex
+	now, most int
+	wanted    int
+	reached   chan struct{}
+}
+
+func (c *together) fault(w http.ResponseWriter, r *http.Request, server http.Handler) {
+	c.mu.Lock()
+	c.now++
+	if c.most = max(c.most, c.now); c.now == c.wanted {
+		select {
+		case <-c.reached:
+		default:
+			close(c.reached)
+		}
 	}
+	c.mu.Unlock()
+	select {
+	case <-c.reached:
+	case <-time.After(30 * time.Second):
+	}
+	server.ServeHTTP(w, r)
+	c.mu.Lock()
+	c.now--
+	c.mu.Unlock()
 }
 
 // 500 refs are one start and one call of the store each, many at once; with a sidecar the second start is none.
 func TestOpenClawFiveHundredRefs(t *testing.T) {
 	t.Parallel()
-	const refs, latency = 500, 5 * time.Millisecond
+	const refs, concurrency = 500, 32
 	s := vaulttest.Start(t)
 	mount := s.Mount(t, "kv", map[string]string{"version": "1"}) // of version 2 each write is two
 	ids := make([]string, refs)
@@ -37,50 +59,43 @@ func TestOpenClawFiveHundredRefs(t *testing.T) {
 		ids[i] = fmt.Sprintf("app/app-%d#key", i)
 	}
 	proxy := s.Proxy(t)
-	proxy.Fail("/v1/", -1, slowly(latency))
+	atOnce := &together{wanted: concurrency, reached: make(chan struct{})}
+	proxy.Fail("/v1/"+mount, -1, atOnce.fault)
 	u := newUser(t)
 	u.write("token", s.Token)
-	const configuration = `version: 1
+	u.write("credresolve.yaml", fmt.Sprintf(`version: 1
 providers:
   app: {kind: vault, address: %q, mount: %s, kv_version: 1, auth: {method: token_file, token_file: token}, limits: {concurrency: %d}}
-`
-	configure := func(concurrency int) {
-		u.write("credresolve.yaml", fmt.Sprintf(configuration, proxy.URL, mount, concurrency))
-	}
+`, proxy.URL, mount, concurrency))
 	u.env = append(u.env, "CREDRESOLVE_CONFIG="+filepath.Join(u.dir, "credresolve.yaml"))
-	resolve := func() time.Duration {
-		began := time.Now()
+	resolve := func() {
+		t.Helper()
 		p := u.ask(requestFor("credresolve", ids...), "--timeout", "100s")
-		took := time.Since(began)
 		r := p.response(t)
 		if len(r.Values) != refs || r.Values[ids[7]] != "c4nary-7" {
 			t.Fatalf("%d values, %s", len(r.Values), p.stderr)
 		}
-		return took
 	}
 
-	configure(1)
-	one := resolve()
-	configure(32)
 	before := len(proxy.Calls("/v1/" + mount))
-	many := resolve()
+	resolve()
 	if calls := len(proxy.Calls("/v1/"+mount)) - before; calls != refs {
 		t.Errorf("%d refs were %d calls of the store", refs, calls)
 	}
-	t.Logf("one call at a time %v, as it is %v", one, many)
-	if one < refs*latency || many > one*2/5 {
-		t.Errorf("%v, where one call at a time takes %v", many, one)
+	atOnce.mu.Lock()
+	if atOnce.most != concurrency {
+		t.Errorf("%d calls were under way at once, of %d that may be", atOnce.most, concurrency)
 	}
+	atOnce.mu.Unlock()
 
 	u.serve()
 	resolve()
 	// The sidecar looks once how long its own token lives, a second after it first used it: whenever that is.
 	before = len(proxy.Calls("/v1/" + mount))
-	again := resolve()
+	resolve()
 	if calls := len(proxy.Calls("/v1/"+mount)) - before; calls != 0 {
 		t.Errorf("the second start with a sidecar was %d calls of the store", calls)
 	}
-	t.Logf("with a sidecar %v", again)
 }
 
 // OpenClaw's own resolver for Vault and this program give the same for the same ids, by the same variables or by a

@@ -64,6 +64,9 @@ func (a *app) promptSecret(ctx context.Context, what string) ([]byte, error) {
 		}
 		// A signal ends the wait, not the read: the terminal must show what is typed again all the same.
 		defer func() { _ = term.Restore(fd, saved) }()
+		if err := echoOff(fd); err != nil {
+			return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be told to hide what is typed: %s", reason(err))
+		}
 		fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
 		b, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 		fmt.Fprintln(a.stderr)
