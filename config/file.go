@@ -28,6 +28,7 @@ type File struct {
 	shown     string // path as it was given, for messages
 	sum       [sha256.Size]byte
 	root      *node
+	kinds     *backend.Registry
 	settings  settingsOfFile
 	providers []*Provider
 	warnings  []string
@@ -85,6 +86,8 @@ type settingsOfFile struct {
 	OpenClaw OpenClaw `yaml:"openclaw"`
 	// SecretRef is where SecretRefs in documents lead: OpenClaw's static references {source, provider, id}.
 	SecretRef secretRefSettings `yaml:"secretref"`
+	// Logins is where what logins gave is kept.
+	Logins loginSettings `yaml:"logins"`
 }
 
 // rawProvider stands in the place of a provider's settings, whose type depends on its kind.
@@ -235,7 +238,7 @@ func pathReason(err error) string {
 
 func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error) {
 	p := &problems{file: shown}
-	f := &File{path: path, shown: shown, sum: sha256.Sum256(src)}
+	f := &File{path: path, shown: shown, sum: sha256.Sum256(src), kinds: kinds}
 	root := parse(p, src)
 	if root == nil || p.err() != nil {
 		return nil, p.err()
@@ -265,6 +268,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 	f.checkServe(p)
 	f.checkOpenClaw(p)
 	f.checkSecretRefs(p)
+	f.checkLogins(p)
 	slices.SortFunc(f.providers, func(a, b *Provider) int { return strings.Compare(a.Name, b.Name) })
 	return f, p.err()
 }

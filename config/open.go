@@ -17,6 +17,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/statedir"
 	"github.com/credresolve/credresolve/resolver"
+	"github.com/credresolve/credresolve/resolver/grants"
 )
 
 // Options are what Open of a File needs to know of the program. The zero Options are good for a program that keeps no
@@ -33,6 +34,9 @@ type Options struct {
 	IgnoreFailures bool
 	// Untrusted refuses every provider that touches more than files below the directory of the configuration.
 	Untrusted bool
+	// LoginOnDemand lets a resolve without a login begin one, and tell of it in backend.Error.Login. It is for processes that
+	// stay, and drive the login that somebody has to make.
+	LoginOnDemand bool
 	// Observe and OnChange are those of resolver.Config.
 	Observe  func(resolver.Call)
 	OnChange func(resolver.Change)
@@ -106,6 +110,7 @@ func (f *File) build(o Options) (c resolver.Config, bind func(*resolver.Resolver
 	p := &problems{file: f.shown}
 	var sources []*chained
 	digests, harmless := f.digests(c.RevisionKey), make(map[*Provider]bool)
+	kept := &logins{f: f, o: o}
 	byLine := func(a, b *Provider) int { return cmp.Compare(a.Line, b.Line) }
 	for _, def := range slices.SortedFunc(slices.Values(f.providers), byLine) {
 		provider, own, err := f.buildProvider(def, o, digests[def], f.harmless(def, harmless))
@@ -113,14 +118,21 @@ func (f *File) build(o Options) (c resolver.Config, bind func(*resolver.Resolver
 			p.add(def.node, "providers."+def.Name, "%v", err)
 			continue
 		}
+		if err := kept.keep(def, &provider); err != nil {
+			p.add(def.node, "providers."+def.Name, "%v", err)
+		} else if _, is := grants.As(provider.Backend); is {
+			provider.Digest = kept.digest(c.RevisionKey, digests, provider.Digest)
+		}
 		c.Providers[def.Name] = provider
 		sources = append(sources, own...)
 	}
+	sources = append(sources, kept.sources...)
 	if err := p.err(); err != nil {
 		closeAll(c)
 		return c, nil, err
 	}
 	return c, func(r *resolver.Resolver) {
+		kept.bound = r
 		for _, s := range sources {
 			if s.ref != nil {
 				s.bind(r.Source(*s.ref))
@@ -150,15 +162,22 @@ func (f *File) buildProvider(def *Provider, o Options, digest string, harmless b
 		out.Digest = "" // when it is trusted it is another
 		return out, nil, nil
 	}
-	again := *def // its own sources, which belong to this resolver
+	var sources []*chained
+	var err error
+	out.Backend, sources, err = f.openProvider(def, o)
+	return out, sources, err
+}
+
+// openProvider opens a backend of def, with its own sources, which belong to the resolver of this build.
+func (f *File) openProvider(def *Provider, o Options) (backend.Backend, []*chained, error) {
+	again := *def
 	config := def.kind.NewConfig()
 	var common providerSettings
 	again.decodeInto(&problems{}, "providers."+def.Name, &common, config)
-	var err error
-	out.Backend, err = def.kind.Open(config, backend.Host{
+	b, err := def.kind.Open(config, backend.Host{
 		Provider: def.Name, Dir: f.Dir(), StateDir: o.StateDir, Interactive: o.Interactive, LookupEnv: o.LookupEnv,
 	})
-	return out, again.sources, err
+	return b, again.sources, err
 }
 
 // orNone maps a setting of the file to the resolver's: there, zero is the default and a negative number is none.

@@ -1,0 +1,432 @@
+package grants
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+var (
+	_ backend.Login            = (*Backend)(nil)
+	_ backend.Rejecter         = (*Backend)(nil)
+	_ backend.Revoker          = (*Backend)(nil)
+	_ backend.Prober           = (*Backend)(nil)
+	_ backend.CredentialProber = (*Backend)(nil)
+	_ backend.Describer        = (*Backend)(nil)
+	_ io.Closer                = (*Backend)(nil)
+)
+
+// Warning is the name in Credential.Metadata of what is wrong with a credential that is good all the same: the code of why its
+// refresh failed, "refreshing" while another process is at it, or "rejected" when it was refused where it was used and has no
+// successor.
+const Warning = "login_warning"
+
+// Backend is a provider where a person logs in, with what the logins gave. It is safe for concurrent use.
+type Backend struct {
+	s        *Store
+	provider string
+	inner    backend.Backend
+	binding  string
+
+	life   context.Context // of what waits: ends at Close
+	stop   context.CancelFunc
+	ending context.Context // of exchanges: ends a while later
+	end    context.CancelFunc
+	work   sync.WaitGroup // added to with s.mu held, while it is not closed
+	closed bool           // guarded by s.mu
+
+	mu     sync.Mutex
+	logins map[string]*login  // by state
+	demand map[string]*demand // by id in the token store
+}
+
+// Keep gives the backend that keeps what logins at b, the provider of that name, give. Closing it closes b; the Store is closed
+// with the last one.
+func (s *Store) Keep(provider string, b backend.Backend) *Backend {
+	out := &Backend{s: s, provider: provider, inner: b, logins: map[string]*login{}, demand: map[string]*demand{}}
+	out.life, out.stop = context.WithCancel(context.Background())
+	out.ending, out.end = context.WithCancel(context.Background())
+	s.enter()
+	return out
+}
+
+// As gives b as a Backend of this package.
+func As(b backend.Backend) (*Backend, bool) {
+	out, ok := b.(*Backend)
+	return out, ok
+}
+
+// Bind says with what server logins are made, in words for equality: what a login at another one gave is not sent there. It is
+// called before the Backend is used. Not called: all are the same.
+func (b *Backend) Bind(to string) { b.binding = to }
+
+func (b *Backend) bound(r *record) bool {
+	return b.binding == "" || r.Binding == "" || b.binding == r.Binding
+}
+
+func (b *Backend) otherServer(k key) error {
+	return k.loginNeeded("the login of " + k.String() + " was made at another server, or by another client, than the provider has now")
+}
+
+func (b *Backend) refreshes(r *record) bool {
+	_, ok := b.inner.(backend.Refresher)
+	return ok && !r.refresh.IsZero()
+}
+
+func (b *Backend) key(req backend.Request) (key, error) {
+	if req.Version != "" {
+		return key{}, errVersion
+	}
+	if req.ID == "" {
+		return key{}, backend.Errorf(backend.CodeInvalidID, "the id of a login is empty")
+	}
+	return key{b.provider, backend.Request{ID: req.ID, Subject: req.Subject}}, nil
+}
+
+// Describe implements backend.Describer.
+func (b *Backend) Describe() backend.Description {
+	d := backend.Describe(b.inner)
+	d.Login, d.Versions, d.MaxBatch = true, false, 0
+	return d
+}
+
+const patience = 10 * time.Second // with a refresh, while the credential that is kept is good
+
+// Get implements backend.Backend: it gives the credential that is kept, and its successor when that is due. When a refresh
+// fails, a credential that is still good is given with a Warning. RefreshAfter is when the next refresh is due.
+func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Credential, error) {
+	k, err := b.key(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r, err := b.s.load(ctx, k)
+	if errors.Is(err, backend.ErrNotFound) {
+		b.s.forget(k)
+		return nil, b.begin(ctx, k, "nobody has logged in as "+k.String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	id := k.id(b.s.c.Prefix)
+	refused := b.s.isRefused(id, r)
+	good := r.usable(now) && !refused
+	switch {
+	case !b.bound(r):
+		return nil, b.begin(ctx, k, reasonOf(b.otherServer(k)))
+	case r.State == stateAuthRequired && good:
+		return r.hand(string(backend.CodeAuthRequired), time.Time{}), nil
+	case r.State == stateAuthRequired:
+		return nil, b.begin(ctx, k, r.Reason)
+	case good && !r.isDue(now):
+		return r.hand("", r.due()), nil
+	case !b.refreshes(r) && r.usable(now):
+		if refused {
+			return r.hand("rejected", time.Time{}), nil
+		}
+		return r.hand("", time.Time{}), nil
+	case !b.refreshes(r):
+		return nil, b.begin(ctx, k, "the login of "+k.String()+" ended at "+at(r.Expires)+", and nothing was given to refresh it with")
+	case good && now.Before(r.next(true)) && r.State == stateActive:
+		return r.hand(string(r.Failure), r.next(true)), nil
+	}
+	wait, cancel := ctx, context.CancelFunc(func() {})
+	if good {
+		wait, cancel = context.WithTimeout(ctx, patience)
+	}
+	defer cancel()
+	fresh, err := b.refresh(wait, k, false)
+	now = time.Now()
+	switch {
+	case err == nil && !fresh.usable(now):
+		e := backend.Errorf(backend.CodeUnavailable, "the server gave a token for %s whose life is over", k)
+		e.Remedy, e.RetryAfter = "compare the clocks of this host and of the server", max(fresh.due().Sub(now), 0)
+		return nil, e
+	case err == nil:
+		return fresh.hand("", fresh.due()), nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case good && r.usable(now):
+		if wait.Err() != nil {
+			return r.hand("refreshing", now.Add(patience)), nil
+		}
+		next := now.Add(dueAgain)
+		if fresh != nil && fresh.Failures > 0 {
+			next = fresh.next(true)
+		}
+		return r.hand(string(backend.CodeOf(err)), next), nil
+	case errors.Is(err, backend.ErrNotFound):
+		return nil, b.begin(ctx, k, "nobody has logged in as "+k.String())
+	case errors.Is(err, backend.ErrAuthRequired):
+		return nil, b.begin(ctx, k, reasonOf(err))
+	}
+	return nil, err
+}
+
+// hand gives the credential of r.
+func (r *record) hand(warning string, next time.Time) *backend.Credential {
+	c := *r.cred
+	c.RefreshAfter = next
+	if warning != "" {
+		c.Metadata = maps.Clone(c.Metadata)
+		if c.Metadata == nil {
+			c.Metadata = map[string]string{}
+		}
+		c.Metadata[Warning] = warning
+	}
+	return &c
+}
+
+// Refresh makes a successor of what is kept for req now, whether it is due or not. ErrUnsupported when only a login gives one.
+func (b *Backend) Refresh(ctx context.Context, req backend.Request) error {
+	k, err := b.key(req)
+	if err != nil {
+		return err
+	}
+	_, err = b.refresh(ctx, k, true)
+	if errors.Is(err, backend.ErrNotFound) {
+		return k.loginNeeded("nobody has logged in as " + k.String())
+	}
+	return err
+}
+
+// Reject implements backend.Rejecter. Where the credential has no successor, its server is asked whether it is in force, and if
+// it is not, somebody has to log in.
+func (b *Backend) Reject(ctx context.Context, req backend.Request, have *backend.Credential) error {
+	k, err := b.key(req)
+	if err != nil {
+		return err
+	}
+	r, err := b.s.load(ctx, k)
+	switch {
+	case errors.Is(err, backend.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case r.State == stateAuthRequired && r.Ended, !same(r.cred, have): // a newer one is given already
+		return nil
+	}
+	id := k.id(b.s.c.Prefix)
+	b.s.refuse(id, r)
+	if b.refreshes(r) && r.State != stateAuthRequired {
+		return nil
+	}
+	switch backend.CodeOf(backend.ProbeCredential(ctx, b.inner, k.req, r.cred)) {
+	case backend.CodeDenied, backend.CodeExpired, backend.CodeAuthRequired:
+		return b.mark(ctx, k, r.Generation, func(r *record) {
+			r.State, r.Attempt, r.Ended = stateAuthRequired, nil, true
+			r.Reason = "the credential of " + k.String() + " was refused where it was used, and by its server"
+		})
+	}
+	return nil
+}
+
+func (s *Store) refuse(id string, r *record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused[id] = r.Generation
+}
+
+// same reports whether a and b are one credential to who is shown them.
+func same(a, b *backend.Credential) bool {
+	if b == nil {
+		return false
+	}
+	if !a.Secret.IsZero() || !b.Secret.IsZero() {
+		return a.Secret.Equal(b.Secret)
+	}
+	return maps.EqualFunc(a.Fields, b.Fields, backend.Secret.Equal)
+}
+
+// mark changes what is kept of k, if it still is of that generation.
+func (b *Backend) mark(ctx context.Context, k key, generation string, change func(*record)) error {
+	unlock, err := b.s.lock(ctx, k.id(b.s.c.Prefix))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for range maxRaces {
+		r, err := b.s.load(ctx, k)
+		if errors.Is(err, backend.ErrNotFound) {
+			return nil
+		}
+		if err != nil || r.Generation != generation {
+			return err
+		}
+		change(r)
+		if err = b.s.save(ctx, r); !errors.Is(err, backend.ErrConflict) {
+			if err == nil {
+				b.s.changed(k)
+			}
+			return err
+		}
+	}
+	return errBusy
+}
+
+// Revoke implements backend.Revoker: c is ended, and the next Get gives a successor of it, if what that is made from is good
+// still. Logout ends all.
+func (b *Backend) Revoke(ctx context.Context, req backend.Request, c *backend.Credential) error {
+	k, err := b.key(req)
+	if err != nil {
+		return err
+	}
+	if err := backend.Revoke(ctx, b.inner, k.req, c); err != nil {
+		return err
+	}
+	r, err := b.s.load(ctx, k)
+	switch {
+	case errors.Is(err, backend.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !same(r.cred, c):
+		return nil
+	}
+	return b.mark(ctx, k, r.Generation, func(r *record) {
+		r.Ended = true
+		if r.refresh.IsZero() {
+			r.State, r.Attempt, r.Reason = stateAuthRequired, nil, "the credential of "+k.String()+" was revoked"
+		}
+	})
+}
+
+// Logout ends what is kept for req, at the server where that can be told, and deletes it here. It reports whether the server was
+// told. An error after the deletion says so. ErrNotFound when nobody has logged in.
+func (b *Backend) Logout(ctx context.Context, req backend.Request) (revoked bool, err error) {
+	k, err := b.key(req)
+	if err != nil {
+		return false, err
+	}
+	id := k.id(b.s.c.Prefix)
+	b.cancelDemand(ctx, id)
+	b.s.giveUp(id)
+	unlock, err := b.s.lock(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	var told error
+	for range maxRaces {
+		r, err := b.s.load(ctx, k)
+		version := ""
+		switch {
+		case errors.Is(err, backend.ErrNotFound):
+			b.s.forget(k)
+			return false, backend.Errorf(backend.CodeNotFound, "nobody has logged in as %s", k)
+		case err == nil:
+			version = r.version
+		case !isDamaged(err):
+			return false, err
+		}
+		if r != nil && b.bound(r) && !revoked {
+			if revoked, told = b.revoke(ctx, r); ctx.Err() != nil {
+				return revoked, ctx.Err()
+			}
+		}
+		err = b.s.remove(ctx, k, version)
+		if errors.Is(err, backend.ErrConflict) {
+			revoked = false // another is kept now
+			continue
+		}
+		if err != nil && !errors.Is(err, backend.ErrNotFound) {
+			return revoked, err
+		}
+		b.s.forget(k)
+		b.s.changed(k)
+		if told != nil {
+			e := &backend.Error{Code: backend.CodeOf(told), Reason: "the login of " + k.String() + " is deleted here, but its server was not told: " + reasonOf(told),
+				Remedy: "end it there too"}
+			return false, e
+		}
+		return revoked, nil
+	}
+	return false, errBusy
+}
+
+// revoke ends the grant of r at its server, and reports whether that was told. A server that cannot be told is no error.
+func (b *Backend) revoke(ctx context.Context, r *record) (bool, error) {
+	var err error
+	if g, ok := b.inner.(backend.GrantRevoker); ok {
+		err = g.RevokeGrant(ctx, r.key.req, r.grant())
+	} else {
+		err = backend.Revoke(ctx, b.inner, r.key.req, r.cred)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Status tells how the login for req stands, by what the token store has. ErrNotFound when nobody has logged in.
+func (b *Backend) Status(ctx context.Context, req backend.Request) (Entry, error) {
+	k, err := b.key(req)
+	if err != nil {
+		return Entry{}, err
+	}
+	r, err := b.s.load(ctx, k)
+	if errors.Is(err, backend.ErrNotFound) {
+		b.s.forget(k)
+		return Entry{}, backend.Errorf(backend.CodeNotFound, "nobody has logged in as %s", k)
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	e := r.entry()
+	if r.State == stateRefreshing {
+		id := k.id(b.s.c.Prefix)
+		if b.s.leased(id, r, time.Now()) == 0 && (b.s.c.StateDir == "" || b.s.free(lockName(id))) && !b.s.flying(id) {
+			e.Status, e.Reason = StatusInterrupted, interruptedReason
+		}
+	}
+	if !b.refreshes(r) {
+		e.Refreshable, e.RefreshAfter = false, time.Time{}
+	}
+	return e.judged(time.Now()), nil
+}
+
+func (s *Store) flying(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flights[id] != nil
+}
+
+// Probe implements backend.Prober: the provider is reached, not the token store.
+func (b *Backend) Probe(ctx context.Context) error { return backend.Probe(ctx, b.inner) }
+
+// ProbeCredential implements backend.CredentialProber.
+func (b *Backend) ProbeCredential(ctx context.Context, req backend.Request, have *backend.Credential) error {
+	return backend.ProbeCredential(ctx, b.inner, req, have)
+}
+
+const closeTime = 10 * time.Second // for the exchanges under way at Close
+
+// Close ends the logins that are under way, and waits a while for exchanges, whose tokens would be lost.
+func (b *Backend) Close() error {
+	b.s.mu.Lock()
+	twice := b.closed
+	b.closed = true
+	b.s.mu.Unlock()
+	if twice {
+		return nil
+	}
+	b.stop()
+	timer := time.AfterFunc(closeTime, b.end)
+	b.work.Wait()
+	timer.Stop()
+	b.end()
+	var errs []error
+	errs = append(errs, b.s.leave())
+	if c, ok := b.inner.(io.Closer); ok {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,98 @@
+package grants
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+var (
+	errVersion = backend.Errorf(backend.CodeUnsupported, "what a login gives has no versions")
+	errClosed  = backend.Errorf(backend.CodeUnavailable, "the provider is closed")
+	errNoState = backend.Errorf(backend.CodeNotFound, "there is no such login, or it ended long ago")
+	errBusy    = &backend.Error{Code: backend.CodeUnavailable, Reason: "the login changes all the time", Remedy: "try again"}
+	errNoOwner = backend.Errorf(backend.CodeUnsupported, "the provider makes no successor of a login: a person logs in again")
+)
+
+// command is how a person logs in for k.
+func (k key) command(verb string) string {
+	return "run: credresolve " + verb + " " + k.provider + " " + shellWord(k.req.ID)
+}
+
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./_-", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// loginNeeded is the error of a Get that only a login can make work.
+func (k key) loginNeeded(reason string) *backend.Error {
+	return &backend.Error{Code: backend.CodeAuthRequired, Reason: reason, Remedy: k.command("login")}
+}
+
+const damagedPrefix = "what is kept of the login of "
+
+// damaged is the error of a record that is none of ours, or not whole. It is never taken for a missing one, and not
+// overwritten.
+func (k key) damaged(what string) *backend.Error {
+	return &backend.Error{Code: backend.CodeInternal, Reason: damagedPrefix + k.String() + " " + what,
+		Remedy: "to drop it, " + k.command("logout")}
+}
+
+// fromStore says of an error of the token store that it is one, and never that a secret is missing.
+func (s *Store) fromStore(doing string, err error) error {
+	var e *backend.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	out := *e
+	out.Login = nil
+	out.Reason = doing + " the token store: " + reasonOf(e)
+	switch out.Code {
+	case backend.CodeNotFound: // a mount or directory, not a login
+		out.Code = backend.CodeUnavailable
+	case backend.CodeAuthRequired: // the store's own, which a login at the provider does not mend
+		out.Code = backend.CodeDenied
+	case backend.CodeUnavailable:
+		if s.c.Remedy != "" {
+			out.Remedy = s.c.Remedy
+		}
+	}
+	return &out
+}
+
+func reasonOf(err error) string {
+	var e *backend.Error
+	switch {
+	case !errors.As(err, &e):
+		return string(backend.CodeOf(err))
+	case e.Reason == "":
+		return strings.ReplaceAll(string(e.Code), "_", " ")
+	}
+	return e.Reason
+}
+
+func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func tooLarge(n int, err error) error {
+	var e *backend.Error
+	if errors.As(err, &e) {
+		out := *e
+		out.Reason = e.Reason + " (the login takes " + strconv.Itoa(n) + " bytes)"
+		return &out
+	}
+	return err
+}
+
+// isDamaged reports whether err is of a record that cannot be read, as opposed to a store that cannot.
+func isDamaged(err error) bool {
+	var e *backend.Error
+	return errors.As(err, &e) && e.Code == backend.CodeInternal && strings.HasPrefix(e.Reason, damagedPrefix)
+}

@@ -1,0 +1,365 @@
+package grants
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+)
+
+const (
+	keptLogin = 10 * time.Minute // how long the outcome of a login can be asked for
+	pollEvery = time.Second      // where the adapter does not say how often
+	startTime = 10 * time.Second // for the start of a login that nobody asked for
+	maxLogins = 256              // of one provider
+)
+
+// login is one login under way. What it gives is kept by whoever asks first how it stands: the caller, or our own goroutine.
+type login struct {
+	k         key
+	cancelled atomic.Bool
+
+	mu    sync.Mutex
+	last  backend.LoginState // without Grant
+	grant *backend.Grant     // it gave this, which is not kept yet
+	ended time.Time
+}
+
+// StartLogin implements backend.Login. Where the token store would not take what the login gives, it says so at once.
+func (b *Backend) StartLogin(ctx context.Context, req backend.Request, o backend.LoginOptions) (backend.LoginState, error) {
+	k, err := b.key(req)
+	if err != nil {
+		return backend.LoginState{}, err
+	}
+	if _, err := b.s.load(ctx, k); err != nil && !errors.Is(err, backend.ErrNotFound) {
+		return backend.LoginState{}, err
+	}
+	l, err := b.start(ctx, k, o)
+	if err != nil {
+		return backend.LoginState{}, err
+	}
+	return l.state(), nil
+}
+
+func (b *Backend) start(ctx context.Context, k key, o backend.LoginOptions) (*login, error) {
+	inner, err := backend.AsLogin(b.inner)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.sweep(); err != nil {
+		return nil, err
+	}
+	s, err := inner.StartLogin(ctx, k.req, o)
+	if err != nil {
+		return nil, err
+	}
+	l := &login{k: k}
+	b.mu.Lock()
+	b.logins[s.State] = l
+	b.mu.Unlock()
+	l.mu.Lock()
+	_, _ = b.settle(ctx, l, s) // one that has ended at once is seen by the next poll too
+	l.mu.Unlock()
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	b.work.Add(1)
+	go b.follow(l, s)
+	return l, nil
+}
+
+// sweep forgets the logins that ended long ago.
+func (b *Backend) sweep() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for state, l := range b.logins {
+		l.mu.Lock()
+		gone := !l.ended.IsZero() && time.Since(l.ended) > keptLogin
+		l.mu.Unlock()
+		if gone {
+			delete(b.logins, state)
+		}
+	}
+	if len(b.logins) >= maxLogins {
+		return backend.Errorf(backend.CodeThrottled, "too many logins are under way")
+	}
+	return nil
+}
+
+// follow asks how l stands until it has ended, so that what it gives is kept without anybody asking.
+func (b *Backend) follow(l *login, s backend.LoginState) {
+	defer b.work.Done()
+	interval := pollEvery
+	if s.Interval > 0 {
+		interval = min(s.Interval, 5*pollEvery)
+	}
+	for t := time.NewTicker(interval); ; {
+		select {
+		case <-b.life.Done():
+			t.Stop()
+			return
+		case <-t.C:
+			_, err := b.poll(b.life, l, s.State)
+			if l.over() || errors.Is(err, backend.ErrNotFound) {
+				t.Stop()
+				return
+			}
+		}
+	}
+}
+
+func (l *login) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.ended.IsZero()
+}
+
+func (l *login) state() backend.LoginState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+func (b *Backend) login(state string) (*login, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.logins[state]; l != nil {
+		return l, nil
+	}
+	return nil, errNoState
+}
+
+// PollLogin implements backend.Login. What the login gave is kept before it says LoginSuccess. An error of the token store
+// leaves the login pending, and the next call tries again.
+func (b *Backend) PollLogin(ctx context.Context, state string) (backend.LoginState, error) {
+	l, err := b.login(state)
+	if err != nil {
+		return backend.LoginState{}, err
+	}
+	return b.poll(ctx, l, state)
+}
+
+func (b *Backend) poll(ctx context.Context, l *login, state string) (backend.LoginState, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended.IsZero() {
+		return l.last, nil
+	}
+	if l.grant != nil {
+		return b.settle(ctx, l, l.last)
+	}
+	s, err := b.inner.(backend.Login).PollLogin(ctx, state)
+	if err != nil {
+		if errors.Is(err, backend.ErrNotFound) {
+			l.last.Status, l.ended = backend.LoginExpired, time.Now()
+			return l.last, nil
+		}
+		return l.last, err
+	}
+	return b.settle(ctx, l, s)
+}
+
+// SubmitLogin implements backend.Login. What it is given goes to the provider of this Backend, for the id and subject with
+// which the login began.
+func (b *Backend) SubmitLogin(ctx context.Context, state string, input map[string]backend.Secret) (backend.LoginState, error) {
+	l, err := b.login(state)
+	if err != nil {
+		return backend.LoginState{}, err
+	}
+	// Without l's mutex: the login can be cancelled meanwhile.
+	s, err := b.inner.(backend.Login).SubmitLogin(ctx, state, input)
+	if err != nil {
+		return backend.LoginState{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended.IsZero() {
+		return l.last, nil
+	}
+	return b.settle(ctx, l, s)
+}
+
+// settle takes over s, how l stands by its adapter, and keeps what it gave. Called with l.mu held.
+func (b *Backend) settle(ctx context.Context, l *login, s backend.LoginState) (backend.LoginState, error) {
+	if s.Grant != nil && l.grant == nil {
+		l.grant = s.Grant
+	}
+	s.Grant = nil
+	switch s.Status {
+	case backend.LoginPending:
+		if l.grant == nil {
+			l.last = s
+			return s, nil
+		}
+	case backend.LoginSuccess:
+	default:
+		l.last, l.ended, l.grant = s, time.Now(), nil
+		return s, nil
+	}
+	if l.cancelled.Load() {
+		if l.grant != nil {
+			go b.drop(context.WithoutCancel(ctx), newRecord(l.k, b.binding, l.grant, time.Now()))
+		}
+		l.last, l.ended, l.grant = ended(s, backend.LoginCancelled, ""), time.Now(), nil
+		return l.last, nil
+	}
+	if l.grant == nil || l.grant.Credential == nil {
+		l.last, l.ended = ended(s, backend.LoginError, "the login gave no credential"), time.Now()
+		return l.last, nil
+	}
+	if err := b.keepLogin(ctx, l.k, l.grant); err != nil {
+		l.last = s
+		l.last.Status = backend.LoginPending // until it is kept
+		if !s.Expires.IsZero() && time.Since(s.Expires) > keptLogin {
+			l.last, l.ended, l.grant = ended(s, backend.LoginError, "what the login gave could not be kept: "+reasonOf(err)), time.Now(), nil
+			return l.last, nil
+		}
+		return l.last, err
+	}
+	l.last, l.ended, l.grant = ended(s, backend.LoginSuccess, ""), time.Now(), nil
+	return l.last, nil
+}
+
+func ended(s backend.LoginState, status backend.LoginStatus, message string) backend.LoginState {
+	return backend.LoginState{State: s.State, Status: status, Message: message, Expires: s.Expires}
+}
+
+// keepLogin keeps what a login for k gave, in the place of what was kept.
+func (b *Backend) keepLogin(ctx context.Context, k key, g *backend.Grant) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTime)
+	defer cancel()
+	id := k.id(b.s.c.Prefix)
+	b.s.giveUp(id)
+	unlock, err := b.s.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r := newRecord(k, b.binding, g, time.Now())
+	for range maxRaces {
+		now, err := b.s.load(ctx, k)
+		switch {
+		case errors.Is(err, backend.ErrNotFound):
+			r.version = ""
+		case err != nil:
+			return err
+		default:
+			r.version = now.version
+		}
+		if err = b.s.save(ctx, r); !errors.Is(err, backend.ErrConflict) {
+			if err == nil {
+				b.s.changed(k)
+			}
+			return err
+		}
+	}
+	return errBusy
+}
+
+// CancelLogin implements backend.Login. A login whose outcome is kept already has ended.
+func (b *Backend) CancelLogin(ctx context.Context, state string) error {
+	l, err := b.login(state)
+	if err != nil {
+		return err
+	}
+	l.cancelled.Store(true)
+	if err := b.inner.(backend.Login).CancelLogin(ctx, state); err != nil && !errors.Is(err, backend.ErrNotFound) {
+		return err
+	}
+	_, err = b.poll(ctx, l, state)
+	if errors.Is(err, backend.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// demand is a login that a Get began.
+type demand struct {
+	ready chan struct{}
+	// Set when ready is closed.
+	l   *login
+	err error
+}
+
+// begin gives the error of a Get for which somebody has to log in, and begins a login where that is wanted. There is one for
+// each grant at a time.
+func (b *Backend) begin(ctx context.Context, k key, reason string) error {
+	e := k.loginNeeded(reason)
+	if !b.s.c.OnDemand {
+		return e
+	}
+	id := k.id(b.s.c.Prefix)
+	b.mu.Lock()
+	d := b.demand[id]
+	if d != nil {
+		select {
+		case <-d.ready:
+			if d.l == nil || d.l.over() {
+				d = nil
+			}
+		default:
+		}
+	}
+	first := d == nil
+	if first {
+		d = &demand{ready: make(chan struct{})}
+		b.demand[id] = d
+	}
+	b.mu.Unlock()
+	if first {
+		d.l, d.err = b.startDemanded(ctx, k)
+		close(d.ready)
+	}
+	select {
+	case <-d.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if d.err != nil {
+		e.Reason += "; a login could not be begun: " + reasonOf(d.err)
+		return e
+	}
+	if s := d.l.state(); s.Status == backend.LoginPending {
+		e.Login = &s
+		if s.UserCode != "" {
+			e.Remedy = "open " + s.URL + " and enter " + s.UserCode
+		} else if s.URL != "" {
+			e.Remedy = "open " + s.URL
+		}
+	}
+	return e
+}
+
+func (b *Backend) startDemanded(ctx context.Context, k key) (*login, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	l, err := b.start(ctx, k, backend.LoginOptions{Device: true})
+	switch backend.CodeOf(err) {
+	case backend.CodeUnsupported, backend.CodeInvalidConfig, backend.CodeUsage: // no device codes there
+		return b.start(ctx, k, backend.LoginOptions{})
+	}
+	return l, err
+}
+
+func (b *Backend) cancelDemand(ctx context.Context, id string) {
+	b.mu.Lock()
+	d := b.demand[id]
+	delete(b.demand, id)
+	b.mu.Unlock()
+	if d == nil {
+		return
+	}
+	select {
+	case <-d.ready:
+	case <-ctx.Done():
+		return
+	}
+	if d.l != nil {
+		_ = b.CancelLogin(ctx, d.l.state().State)
+	}
+}
