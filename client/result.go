@@ -61,15 +61,26 @@ func NewError(err error) *Error {
 		err = e.Err
 	}
 	code := backend.CodeOf(err)
-	return &Error{Code: code, Message: err.Error(), Retryable: code.Retryable(), RetryAfterMS: backend.RetryAfter(err).Milliseconds()}
+	out := &Error{Code: code, Message: err.Error(), Retryable: code.Retryable(), RetryAfterMS: backend.RetryAfter(err).Milliseconds()}
+	var e *backend.Error
+	if errors.As(err, &e) && e.Login != nil {
+		out.Login = &Login{URL: e.Login.URL, UserCode: e.Login.UserCode, State: e.Login.State, ExpiresAt: pointTo(e.Login.Expires)}
+	}
+	return out
 }
 
-// Err gives the error that e is the wire form of: a *backend.Error of the same code and text. A code that this version does
+// Err gives the error that e is the wire form of: a *backend.Error of the same code and text, with the login under way. A code that this version does
 // not know is kept, and counts as internal; without one it is internal.
 func (e *Error) Err() error {
 	out := &backend.Error{Code: e.Code, Reason: e.Message}
 	if e.Code == "" || e.Code == backend.CodeOK {
 		out.Code = backend.CodeInternal
+	}
+	if l := e.Login; l != nil {
+		out.Login = &backend.LoginState{State: l.State, Status: backend.LoginPending, URL: l.URL, UserCode: l.UserCode}
+		if l.ExpiresAt != nil {
+			out.Login.Expires = *l.ExpiresAt
+		}
 	}
 	if ms := min(e.RetryAfterMS, maxRetryAfter.Milliseconds()); ms > 0 {
 		out.RetryAfter = time.Duration(ms) * time.Millisecond

@@ -73,7 +73,7 @@ func (c *Client) watch(ctx context.Context, refs []credref.Ref, out chan<- resol
 		}
 		if !mends(err) {
 			for _, ref := range refs {
-				ev := resolver.Event{Ref: ref, Kind: resolver.EventFailed, Time: time.Now(), Err: &resolver.RefError{Ref: ref, Err: err}}
+				ev := resolver.Event{Ref: ref, Kind: resolver.EventFailed, State: resolver.StateConfigured, Time: time.Now(), Err: &resolver.RefError{Ref: ref, Err: err}}
 				select {
 				case out <- ev:
 				case <-ctx.Done():
@@ -180,7 +180,7 @@ func (c *Client) stream(caller context.Context, refs []credref.Ref, last *string
 }
 
 func (ev *WatchEvent) event() resolver.Event {
-	out := resolver.Event{Ref: ev.Ref, Kind: ev.Kind, Time: ev.Time, Revision: ev.Revision, Version: ev.Version}
+	out := resolver.Event{Ref: ev.Ref, Kind: ev.Kind, State: ev.State, Time: ev.Time, Revision: ev.Revision, Version: ev.Version}
 	if ev.ExpiresAt != nil {
 		out.Expires = *ev.ExpiresAt
 	}
@@ -193,7 +193,7 @@ func (ev *WatchEvent) event() resolver.Event {
 // NewWatchEvent gives the wire form of ev.
 func NewWatchEvent(ev resolver.Event) WatchEvent {
 	return WatchEvent{
-		Ref: ev.Ref, Kind: ev.Kind, Time: ev.Time.UTC(), Revision: ev.Revision, Version: ev.Version,
+		Ref: ev.Ref, Kind: ev.Kind, State: ev.State, Time: ev.Time.UTC(), Revision: ev.Revision, Version: ev.Version,
 		ExpiresAt: pointTo(ev.Expires), Error: NewError(ev.Err),
 	}
 }

@@ -103,11 +103,15 @@ type Error struct {
 	Login *Login `json:"login,omitempty"`
 }
 
-// Login is a login that a person must finish.
+// Login is a login under way that a person must finish.
 type Login struct {
-	URL       string     `json:"url,omitempty"`
-	UserCode  string     `json:"user_code,omitempty"`
-	State     string     `json:"state,omitempty"`
+	// URL is what the person opens.
+	URL string `json:"url,omitempty"`
+	// UserCode is what the person enters there.
+	UserCode string `json:"user_code,omitempty"`
+	// State names the login, for POST /v1/login/poll.
+	State string `json:"state,omitempty"`
+	// ExpiresAt is until when it can be finished.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
@@ -269,10 +273,12 @@ type ReadyAnswer struct {
 
 // WatchEvent is the data of a server-sent event of GET /v1/watch. It holds no value.
 type WatchEvent struct {
-	Ref      credref.Ref        `json:"ref"`
-	Kind     resolver.EventKind `json:"kind"`
-	Time     time.Time          `json:"time"`
-	Revision string             `json:"revision,omitempty"`
+	Ref  credref.Ref        `json:"ref"`
+	Kind resolver.EventKind `json:"kind"`
+	// State is where the credential is in its life after this step.
+	State    resolver.State `json:"state,omitempty"`
+	Time     time.Time      `json:"time"`
+	Revision string         `json:"revision,omitempty"`
 	Version  string             `json:"version,omitempty"`
 	// ExpiresAt is when the store stops to accept the credential.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`

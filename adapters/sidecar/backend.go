@@ -225,7 +225,7 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 	for ev := range b.client.Watch(ctx, refs...) {
 		last = ev.Err
 		switch ev.Kind {
-		case resolver.EventExpiring, resolver.EventRefreshed: // the content is the same
+		case resolver.EventExpiring, resolver.EventResolving, resolver.EventRefreshing, resolver.EventRefreshed: // the content is the same
 		default:
 			for _, req := range of[ev.Ref] {
 				changed(req)

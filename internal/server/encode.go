@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
@@ -113,6 +114,12 @@ func appendError(out []byte, e *client.Error) []byte {
 	out = strconv.AppendBool(append(out, `,"retryable":`...), e.Retryable)
 	if e.RetryAfterMS != 0 {
 		out = strconv.AppendInt(append(out, `,"retry_after_ms":`...), e.RetryAfterMS, 10)
+	}
+	if l := e.Login; l != nil {
+		text, err := json.Marshal(l) // seldom, and nothing in it is secret
+		if err == nil {
+			out = append(append(out, `,"login":`...), text...)
+		}
 	}
 	return append(out, '}')
 }

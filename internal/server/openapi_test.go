@@ -190,7 +190,7 @@ func wireType(t reflect.Type) *jsonschema.Schema {
 			s.Enum = append(s.Enum, string(known))
 		}
 		return s
-	case reflect.TypeFor[backend.Code](), reflect.TypeFor[resolver.EventKind]():
+	case reflect.TypeFor[backend.Code](), reflect.TypeFor[resolver.EventKind](), reflect.TypeFor[resolver.State](), reflect.TypeFor[backend.LoginStatus]():
 		return &jsonschema.Schema{Type: "string"}
 	case reflect.TypeFor[credref.Ref]():
 		s := &jsonschema.Schema{Type: "object", Required: []string{"provider", "id"}, Properties: jsonschema.NewProperties(), AdditionalProperties: jsonschema.FalseSchema}

@@ -65,7 +65,7 @@ func (s *Server) watch(req *request) {
 			continue
 		}
 		err := denial(req.caller.consumer.Name(), d.Reason)
-		denied = append(denied, resolver.Event{Ref: ref, Kind: resolver.EventFailed, Time: time.Now(), Err: err})
+		denied = append(denied, resolver.Event{Ref: ref, Kind: resolver.EventFailed, State: resolver.StateConfigured, Time: time.Now(), Err: err})
 		s.metrics.Denied(req.caller.consumer.Name())
 		if failed := s.auditOne(req, audit.EventDenial, &ref, d.Rule, err); failed != nil {
 			req.fail(failed)
@@ -110,6 +110,9 @@ func (s *Server) stream(req *request, refs []credref.Ref, place map[credref.Ref]
 	}
 	tell := func(ev resolver.Event) bool {
 		i := place[ev.Ref]
+		if ev.Kind == resolver.EventResolving { // what comes of it says how the ref stands
+			return resumed[i] || send(appendEvent(nil, ev, known))
+		}
 		at := known[standing*i : standing*(i+1)]
 		now := stands(ev)
 		same := [standing]byte(at) == now
@@ -190,7 +193,7 @@ func (s *Server) hold(ctx context.Context, view *resolver.View, refs []credref.R
 func stands(ev resolver.Event) [standing]byte {
 	how := "served"
 	switch ev.Kind {
-	case resolver.EventStale, resolver.EventFailed, resolver.EventRevoked:
+	case resolver.EventStale, resolver.EventFailed, resolver.EventAuthRequired, resolver.EventRevoked:
 		how = string(ev.Kind)
 	}
 	sum := sha256.Sum256([]byte(how + " " + ev.Revision + " " + string(backend.CodeOf(ev.Err))))
