@@ -213,16 +213,3 @@ func TestWatchIsBounded(t *testing.T) {
 		t.Errorf("one too many: status %d", got.status)
 	}
 }
-
-// An event says in which state it leaves the credential.
-func TestWatchTellsStates(t *testing.T) {
-	t.Parallel()
-	sc := start(t, "")
-	w := sc.watch("", "", "cred://m/plain", "cred://m/none")
-	if got := w.next(resolver.EventResolved); got.data.State != resolver.StateActive || got.data.Revision == "" {
-		t.Errorf("once it is there: %+v", got.data)
-	}
-	if got := sc.watch("", "", "cred://m/none").next(resolver.EventFailed); got.data.State != resolver.StateConfigured || got.data.Error == nil {
-		t.Errorf("what is not there: %+v", got.data)
-	}
-}
