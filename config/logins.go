@@ -102,7 +102,7 @@ func (l *logins) keep(def *Provider, out *resolver.Provider) error {
 }
 
 // open makes the store. A provider of the file is opened anew for it, with sources of its own, so that it lives as long as the
-// logins need it; the keychain is opened when it is needed first.
+// logins need it, and only when it is needed.
 func (l *logins) open() error {
 	s := l.f.settings.Logins
 	c := grants.Config{
@@ -123,26 +123,26 @@ func (l *logins) open() error {
 		}
 		c.Remedy = "set logins.store to a provider that works here, such as one of kind keychain with backend: file; see docs/token-store.md"
 		c.Open = func() (backend.Backend, error) {
-			return kind.Open(kind.NewConfig(), backend.Host{
-				Provider: "logins", Dir: l.f.Dir(), StateDir: l.o.StateDir, Interactive: l.o.Interactive, LookupEnv: l.o.LookupEnv,
-			})
+			return kind.Open(kind.NewConfig(), l.f.host("logins", l.o))
 		}
 		l.store = grants.NewStore(c)
 		return nil
 	}
 	def := l.f.Provider(s.Store)
-	opened, sources, err := l.f.openProvider(def, l.o)
+	settings, sources := def.settings()
+	c.Open = func() (backend.Backend, error) { return def.kind.Open(settings, l.f.host(def.Name, l.o)) }
+	tried, err := c.Open() // what it can do is known without a look at it
 	if err != nil {
 		return fmt.Errorf("logins.store: %w", err)
 	}
-	if err := grants.Suits(opened, s.ManyHosts); err != nil {
-		if closer, ok := opened.(io.Closer); ok {
-			_ = closer.Close()
-		}
+	err = grants.Suits(tried, s.ManyHosts)
+	if closer, ok := tried.(io.Closer); ok {
+		_ = closer.Close()
+	}
+	if err != nil {
 		return err
 	}
 	l.sources = sources
-	c.Open = func() (backend.Backend, error) { return opened, nil }
 	l.store = grants.NewStore(c)
 	return nil
 }

@@ -162,22 +162,24 @@ func (f *File) buildProvider(def *Provider, o Options, digest string, harmless b
 		out.Digest = "" // when it is trusted it is another
 		return out, nil, nil
 	}
-	var sources []*chained
+	config, sources := def.settings()
 	var err error
-	out.Backend, sources, err = f.openProvider(def, o)
+	out.Backend, err = def.kind.Open(config, f.host(def.Name, o))
 	return out, sources, err
 }
 
-// openProvider opens a backend of def, with its own sources, which belong to the resolver of this build.
-func (f *File) openProvider(def *Provider, o Options) (backend.Backend, []*chained, error) {
+// settings gives the settings of def's kind, with sources of their own, which belong to the resolver of one build.
+func (def *Provider) settings() (config any, sources []*chained) {
 	again := *def
-	config := def.kind.NewConfig()
+	config = def.kind.NewConfig()
 	var common providerSettings
 	again.decodeInto(&problems{}, "providers."+def.Name, &common, config)
-	b, err := def.kind.Open(config, backend.Host{
-		Provider: def.Name, Dir: f.Dir(), StateDir: o.StateDir, Interactive: o.Interactive, LookupEnv: o.LookupEnv,
-	})
-	return b, again.sources, err
+	return config, again.sources
+}
+
+// host is what the provider of that name may know.
+func (f *File) host(name string, o Options) backend.Host {
+	return backend.Host{Provider: name, Dir: f.Dir(), StateDir: o.StateDir, Interactive: o.Interactive, LookupEnv: o.LookupEnv}
 }
 
 // orNone maps a setting of the file to the resolver's: there, zero is the default and a negative number is none.

@@ -135,8 +135,11 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		return r.hand("", time.Time{}), nil
 	case !b.refreshes(r):
 		return nil, b.begin(ctx, k, "the login of "+k.String()+" ended at "+at(r.Expires)+", and nothing was given to refresh it with")
-	case good && now.Before(r.next(true)) && r.State == stateActive:
-		return r.hand(string(r.Failure), r.next(true)), nil
+	case r.State == stateActive && now.Before(r.next(good)):
+		if good {
+			return r.hand(string(r.Failure), r.next(true)), nil
+		}
+		return nil, r.failure(now, false)
 	}
 	wait, cancel := ctx, context.CancelFunc(func() {})
 	if good {
@@ -314,28 +317,26 @@ func (b *Backend) Logout(ctx context.Context, req backend.Request) (revoked bool
 		return false, err
 	}
 	defer unlock()
-	var told error
 	for range maxRaces {
-		r, err := b.s.load(ctx, k)
-		version := ""
-		switch {
-		case errors.Is(err, backend.ErrNotFound):
+		text, version, err := b.s.read(ctx, k)
+		if errors.Is(err, backend.ErrNotFound) {
 			b.s.forget(k)
 			return false, backend.Errorf(backend.CodeNotFound, "nobody has logged in as %s", k)
-		case err == nil:
-			version = r.version
-		case !isDamaged(err):
+		}
+		if err != nil {
 			return false, err
 		}
-		if r != nil && b.bound(r) && !revoked {
+		var r *record // nil: what is kept is damaged, and is deleted all the same
+		_ = text.Use(func(text []byte) error { r, _ = decode(k, text); return nil })
+		var told error
+		if revoked = false; r != nil && b.bound(r) {
 			if revoked, told = b.revoke(ctx, r); ctx.Err() != nil {
 				return revoked, ctx.Err()
 			}
 		}
 		err = b.s.remove(ctx, k, version)
 		if errors.Is(err, backend.ErrConflict) {
-			revoked = false // another is kept now
-			continue
+			continue // another is kept now
 		}
 		if err != nil && !errors.Is(err, backend.ErrNotFound) {
 			return revoked, err
@@ -343,9 +344,8 @@ func (b *Backend) Logout(ctx context.Context, req backend.Request) (revoked bool
 		b.s.forget(k)
 		b.s.changed(k)
 		if told != nil {
-			e := &backend.Error{Code: backend.CodeOf(told), Reason: "the login of " + k.String() + " is deleted here, but its server was not told: " + reasonOf(told),
-				Remedy: "end it there too"}
-			return false, e
+			return false, &backend.Error{Code: backend.CodeOf(told), Remedy: "end it there too",
+				Reason: "the login of " + k.String() + " is deleted here, but its server was not told: " + reasonOf(told)}
 		}
 		return revoked, nil
 	}

@@ -37,12 +37,10 @@ func (k key) loginNeeded(reason string) *backend.Error {
 	return &backend.Error{Code: backend.CodeAuthRequired, Reason: reason, Remedy: k.command("login")}
 }
 
-const damagedPrefix = "what is kept of the login of "
-
 // damaged is the error of a record that is none of ours, or not whole. It is never taken for a missing one, and not
 // overwritten.
 func (k key) damaged(what string) *backend.Error {
-	return &backend.Error{Code: backend.CodeInternal, Reason: damagedPrefix + k.String() + " " + what,
+	return &backend.Error{Code: backend.CodeInternal, Reason: "what is kept of the login of " + k.String() + " " + what,
 		Remedy: "to drop it, " + k.command("logout")}
 }
 
@@ -81,18 +79,12 @@ func reasonOf(err error) string {
 
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// tooLarge says of the error of a store that cannot hold what it was given how much that is.
 func tooLarge(n int, err error) error {
 	var e *backend.Error
-	if errors.As(err, &e) {
-		out := *e
-		out.Reason = e.Reason + " (the login takes " + strconv.Itoa(n) + " bytes)"
-		return &out
+	if !errors.As(err, &e) || e.Code != backend.CodeUnsupported {
+		return err
 	}
-	return err
-}
-
-// isDamaged reports whether err is of a record that cannot be read, as opposed to a store that cannot.
-func isDamaged(err error) bool {
-	var e *backend.Error
-	return errors.As(err, &e) && e.Code == backend.CodeInternal && strings.HasPrefix(e.Reason, damagedPrefix)
+	return &backend.Error{Code: e.Code, Reason: reasonOf(e) + " (the login takes " + strconv.Itoa(n) + " bytes)",
+		Remedy: "set logins.store to a provider that holds larger secrets"}
 }

@@ -21,12 +21,25 @@ const (
 type login struct {
 	k         key
 	cancelled atomic.Bool
+	last      atomic.Pointer[backend.LoginState] // without Grant
+	ended     atomic.Pointer[time.Time]          // nil: it goes on
 
-	mu    sync.Mutex
-	last  backend.LoginState // without Grant
-	grant *backend.Grant     // it gave this, which is not kept yet
-	ended time.Time
+	mu    sync.Mutex     // held by who asks how it stands
+	grant *backend.Grant // it gave this, which is not kept yet
 }
+
+// end ends l, with mu held.
+func (l *login) end(s backend.LoginState) backend.LoginState {
+	now := time.Now()
+	s.Grant, l.grant = nil, nil
+	l.last.Store(&s)
+	l.ended.Store(&now)
+	return s
+}
+
+func (l *login) over() bool { return l.ended.Load() != nil }
+
+func (l *login) state() backend.LoginState { return *l.last.Load() }
 
 // StartLogin implements backend.Login. Where the token store would not take what the login gives, it says so at once.
 func (b *Backend) StartLogin(ctx context.Context, req backend.Request, o backend.LoginOptions) (backend.LoginState, error) {
@@ -57,6 +70,7 @@ func (b *Backend) start(ctx context.Context, k key, o backend.LoginOptions) (*lo
 		return nil, err
 	}
 	l := &login{k: k}
+	l.last.Store(&backend.LoginState{State: s.State, Status: backend.LoginPending})
 	b.mu.Lock()
 	b.logins[s.State] = l
 	b.mu.Unlock()
@@ -78,11 +92,17 @@ func (b *Backend) sweep() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for state, l := range b.logins {
-		l.mu.Lock()
-		gone := !l.ended.IsZero() && time.Since(l.ended) > keptLogin
-		l.mu.Unlock()
-		if gone {
+		if at := l.ended.Load(); at != nil && time.Since(*at) > keptLogin {
 			delete(b.logins, state)
+		}
+	}
+	for id, d := range b.demand {
+		select {
+		case <-d.ready:
+			if d.l == nil || d.l.over() {
+				delete(b.demand, id)
+			}
+		default:
 		}
 	}
 	if len(b.logins) >= maxLogins {
@@ -102,27 +122,18 @@ func (b *Backend) follow(l *login, s backend.LoginState) {
 		select {
 		case <-b.life.Done():
 			t.Stop()
+			if !l.over() {
+				_, _ = b.poll(b.ending, l, s.State) // what came since the last time
+			}
 			return
 		case <-t.C:
-			_, err := b.poll(b.life, l, s.State)
+			_, err := b.poll(b.ending, l, s.State)
 			if l.over() || errors.Is(err, backend.ErrNotFound) {
 				t.Stop()
 				return
 			}
 		}
 	}
-}
-
-func (l *login) over() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.ended.IsZero()
-}
-
-func (l *login) state() backend.LoginState {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.last
 }
 
 func (b *Backend) login(state string) (*login, error) {
@@ -147,19 +158,18 @@ func (b *Backend) PollLogin(ctx context.Context, state string) (backend.LoginSta
 func (b *Backend) poll(ctx context.Context, l *login, state string) (backend.LoginState, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.ended.IsZero() {
-		return l.last, nil
+	if l.over() {
+		return l.state(), nil
 	}
 	if l.grant != nil {
-		return b.settle(ctx, l, l.last)
+		return b.settle(ctx, l, l.state())
 	}
 	s, err := b.inner.(backend.Login).PollLogin(ctx, state)
 	if err != nil {
 		if errors.Is(err, backend.ErrNotFound) {
-			l.last.Status, l.ended = backend.LoginExpired, time.Now()
-			return l.last, nil
+			return l.end(ended(l.state(), backend.LoginExpired, "")), nil
 		}
-		return l.last, err
+		return l.state(), err
 	}
 	return b.settle(ctx, l, s)
 }
@@ -178,8 +188,8 @@ func (b *Backend) SubmitLogin(ctx context.Context, state string, input map[strin
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.ended.IsZero() {
-		return l.last, nil
+	if l.over() {
+		return l.state(), nil
 	}
 	return b.settle(ctx, l, s)
 }
@@ -193,36 +203,36 @@ func (b *Backend) settle(ctx context.Context, l *login, s backend.LoginState) (b
 	switch s.Status {
 	case backend.LoginPending:
 		if l.grant == nil {
-			l.last = s
+			l.last.Store(&s)
 			return s, nil
 		}
 	case backend.LoginSuccess:
 	default:
-		l.last, l.ended, l.grant = s, time.Now(), nil
-		return s, nil
+		return l.end(s), nil
 	}
-	if l.cancelled.Load() {
+	switch {
+	case l.cancelled.Load():
 		if l.grant != nil {
 			go b.drop(context.WithoutCancel(ctx), newRecord(l.k, b.binding, l.grant, time.Now()))
 		}
-		l.last, l.ended, l.grant = ended(s, backend.LoginCancelled, ""), time.Now(), nil
-		return l.last, nil
+		return l.end(ended(s, backend.LoginCancelled, "")), nil
+	case l.grant == nil || l.grant.Credential == nil:
+		return l.end(ended(s, backend.LoginError, "the login gave no credential")), nil
 	}
-	if l.grant == nil || l.grant.Credential == nil {
-		l.last, l.ended = ended(s, backend.LoginError, "the login gave no credential"), time.Now()
-		return l.last, nil
+	err := b.keepLogin(ctx, l.k, l.grant)
+	if err == nil {
+		return l.end(ended(s, backend.LoginSuccess, "")), nil
 	}
-	if err := b.keepLogin(ctx, l.k, l.grant); err != nil {
-		l.last = s
-		l.last.Status = backend.LoginPending // until it is kept
-		if !s.Expires.IsZero() && time.Since(s.Expires) > keptLogin {
-			l.last, l.ended, l.grant = ended(s, backend.LoginError, "what the login gave could not be kept: "+reasonOf(err)), time.Now(), nil
-			return l.last, nil
-		}
-		return l.last, err
+	switch backend.CodeOf(err) {
+	case backend.CodeUnsupported, backend.CodeInvalidID, backend.CodeInvalidConfig: // it will not be otherwise
+		return l.end(ended(s, backend.LoginError, "what the login gave could not be kept: "+reasonOf(err))), nil
 	}
-	l.last, l.ended, l.grant = ended(s, backend.LoginSuccess, ""), time.Now(), nil
-	return l.last, nil
+	if !s.Expires.IsZero() && time.Since(s.Expires) > keptLogin {
+		return l.end(ended(s, backend.LoginError, "what the login gave could not be kept: "+reasonOf(err))), nil
+	}
+	s.Status = backend.LoginPending // until it is kept
+	l.last.Store(&s)
+	return s, err
 }
 
 func ended(s backend.LoginState, status backend.LoginStatus, message string) backend.LoginState {
@@ -231,8 +241,6 @@ func ended(s backend.LoginState, status backend.LoginStatus, message string) bac
 
 // keepLogin keeps what a login for k gave, in the place of what was kept.
 func (b *Backend) keepLogin(ctx context.Context, k key, g *backend.Grant) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTime)
-	defer cancel()
 	id := k.id(b.s.c.Prefix)
 	b.s.giveUp(id)
 	unlock, err := b.s.lock(ctx, id)
@@ -240,6 +248,8 @@ func (b *Backend) keepLogin(ctx context.Context, k key, g *backend.Grant) error 
 		return err
 	}
 	defer unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+	defer cancel()
 	r := newRecord(k, b.binding, g, time.Now())
 	for range maxRaces {
 		now, err := b.s.load(ctx, k)

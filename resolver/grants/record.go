@@ -74,10 +74,12 @@ type attempt struct {
 	Again bool      `json:"again,omitempty"` // it follows one that was interrupted
 }
 
-// format is the version of the document that this program writes, and the only one that it reads.
-const format = 1
+// is reports whether b is a, as it was written.
+func (a *attempt) is(b *attempt) bool {
+	return a != nil && b != nil && a.Owner == b.Owner && a.Began.Equal(b.Began)
+}
 
-// The members of the document. A secret that is no UTF-8 stands as base64 under the second name.
+// The members of the document. A secret that is no UTF-8 stands as base64 under a name with the suffix.
 const (
 	memberFormat  = "credresolve_login"
 	memberFacts   = "facts"
@@ -85,11 +87,13 @@ const (
 	memberFields  = "fields"
 	memberRefresh = "refresh"
 	suffixBase64  = "_base64"
+
+	format = "1" // the version of the document that this program writes, and the only one that it reads
 )
 
 func newRecord(k key, binding string, g *backend.Grant, now time.Time) *record {
 	r := &record{key: k, refresh: g.Refresh}
-	r.facts = facts{Provider: k.provider, ID: k.req.ID, Subject: k.req.Subject, Binding: binding, State: stateActive, LoggedIn: now}
+	r.facts = facts{Provider: k.provider, ID: k.req.ID, Subject: k.req.Subject, Binding: binding, State: stateActive, LoggedIn: now.Round(0)}
 	r.take(g, now)
 	return r
 }
@@ -98,11 +102,11 @@ func newRecord(k key, binding string, g *backend.Grant, now time.Time) *record {
 func (r *record) take(g *backend.Grant, now time.Time) {
 	c := g.Credential
 	r.refresh = g.Refresh
-	r.Generation, r.Obtained = rand.Text(), now
+	r.Generation, r.Obtained = rand.Text(), now.Round(0) // by the wall clock, which goes on while the machine sleeps
 	r.About, r.Type, r.Metadata, r.Version = maps.Clone(g.About), c.Type, maps.Clone(c.Metadata), c.Version
-	r.Expires, r.RefreshAfter = c.Expires, c.RefreshAfter
+	r.Expires, r.RefreshAfter = c.Expires.Round(0), c.RefreshAfter.Round(0)
 	if r.Expires.IsZero() && c.Lease != nil && c.Lease.Duration > 0 {
-		r.Expires = now.Add(c.Lease.Duration)
+		r.Expires = r.Obtained.Add(c.Lease.Duration)
 	}
 	r.State, r.Reason, r.Attempt, r.Ended = stateActive, "", nil, false
 	if !r.Interrupted.IsZero() {
@@ -129,7 +133,7 @@ func (r *record) clone() *record {
 func (r *record) encode() ([]byte, error) {
 	f := r.facts
 	f.Same = nil
-	doc := map[string]backend.Secret{memberFormat: backend.NewJSONSecret([]byte("1"))}
+	doc := map[string]backend.Secret{memberFormat: backend.NewJSONSecret([]byte(format))}
 	put(doc, memberSecret, r.cred.Secret)
 	put(doc, memberRefresh, r.refresh)
 	if r.cred.Fields != nil {
@@ -212,7 +216,7 @@ func decode(k key, text []byte) (*record, error) {
 	switch v := doc[memberFormat]; {
 	case v.IsZero():
 		return nil, k.damaged("is not what this program has put there")
-	case !v.Equal(backend.NewJSONSecret([]byte("1"))):
+	case !v.Equal(backend.NewJSONSecret([]byte(format))):
 		return nil, k.damaged("has the form of another version of this program")
 	}
 	r := &record{key: k}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -13,13 +14,13 @@ import (
 )
 
 const (
-	exchangeTime = time.Minute                   // the longest that an exchange may take
-	leaseTime    = exchangeTime + 30*time.Second // of a record, while an exchange is under way
-	flightTime   = 2*leaseTime + 30*time.Second  // the longest for locks, exchange and writes
-	saveTime     = 30 * time.Second              // for the write of what an exchange gave
-	hostSkew     = time.Minute                   // by which clocks of hosts may differ
-	maxRaces     = 8                             // writes that lost against others, in a row
-	saveTries    = 3
+	leaseTime  = 90 * time.Second             // of a record, while an exchange is under way
+	leaseRest  = 15 * time.Second             // of that, left for the write of what the exchange gave
+	flightTime = 2*leaseTime + 30*time.Second // the longest for locks, exchange and writes
+	saveTime   = 30 * time.Second             // for a write that must not be lost
+	hostSkew   = time.Minute                  // by which clocks of hosts may differ
+	maxRaces   = 8                            // writes that lost against others, in a row
+	saveTries  = 3
 )
 
 // flight is one refresh under way, for all who wait.
@@ -89,6 +90,7 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 	}
 	free := func() { unlock() }
 	defer func() { free() }()
+	var mine *attempt
 	for races := 0; races < maxRaces; {
 		if r, err = s.load(ctx, k); err != nil {
 			return nil, false, err
@@ -107,7 +109,8 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 		}
 		marker := r.clone()
 		again := false
-		if r.State == stateRefreshing {
+		written := r.State == stateRefreshing && mine.is(r.Attempt) // by us, and the answer to that was lost
+		if r.State == stateRefreshing && !written {
 			if wait := s.leased(id, r, now); wait > 0 { // by another host
 				select {
 				case <-time.After(wait):
@@ -130,19 +133,21 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 				return marker, false, k.loginNeeded(marker.Reason)
 			}
 		}
-		if next := r.next(good); !force && !again && now.Before(next) {
+		if next := r.next(good); !force && !again && !written && now.Before(next) {
 			return r, false, r.failure(now, good)
 		}
 		// From here on who finds the record knows that the token may be spent.
-		marker.State = stateRefreshing
-		marker.Attempt = &attempt{Owner: s.owner, Host: s.host(), Began: now, Until: now.Add(leaseTime), Again: again}
-		if err := s.save(ctx, marker); errors.Is(err, backend.ErrConflict) {
-			races++
-			continue
-		} else if err != nil {
-			return r, false, err
+		if !written {
+			mine = &attempt{Owner: s.owner, Host: s.host(), Began: now.Round(0), Until: now.Add(leaseTime).Round(0), Again: again}
+			marker.State, marker.Attempt = stateRefreshing, mine
+			if err := s.save(ctx, marker); errors.Is(err, backend.ErrConflict) {
+				races++
+				continue
+			} else if err != nil {
+				return r, false, err
+			}
 		}
-		g, err := b.ask(ctx, k, r)
+		g, err := b.ask(ctx, k, r, marker.Attempt.Until.Add(-leaseRest))
 		next, from := marker.clone(), r.Generation
 		now = time.Now()
 		var failed error
@@ -157,7 +162,9 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 			next.fail(err, now)
 			failed = err
 		}
-		kept, lost := s.keep(ctx, next, from)
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+		kept, lost := s.keep(within, next, from)
+		cancel()
 		if lost != nil {
 			hold := free
 			free = func() {} // until it is written
@@ -182,9 +189,9 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 	return r, false, errBusy
 }
 
-// ask has the adapter make the successor of r.
-func (b *Backend) ask(ctx context.Context, k key, r *record) (g *backend.Grant, err error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+// ask has the adapter make the successor of r, until then.
+func (b *Backend) ask(ctx context.Context, k key, r *record, until time.Time) (g *backend.Grant, err error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	defer func() {
 		if recover() != nil { // what it says is not known to be without secrets
@@ -234,11 +241,9 @@ func (r *record) refuse(err error) {
 // keep writes r, the successor of the generation from, and gives what is kept then: another when one came first, nil when the
 // login was ended. On an error nothing is known to be kept.
 func (s *Store) keep(ctx context.Context, r *record, from string) (*record, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
-	defer cancel()
 	pause := 50 * time.Millisecond
 	for races, tries := 0, 0; ; {
-		err := s.save(ctx, r)
+		err := s.saveOver(ctx, r, from)
 		if err == nil {
 			return r, nil
 		}
@@ -273,6 +278,24 @@ func (s *Store) keep(ctx context.Context, r *record, from string) (*record, erro
 			return nil, err
 		}
 	}
+}
+
+// saveOver is save of the successor of the generation from. Where the store does not compare, it looks first.
+func (s *Store) saveOver(ctx context.Context, r *record, from string) error {
+	w, err := s.open()
+	if err != nil {
+		return err
+	}
+	if w.Strength() == backend.StrengthNone {
+		now, err := s.load(ctx, r.key)
+		if errors.Is(err, backend.ErrNotFound) || err == nil && now.Generation != from {
+			return backend.ErrConflict
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.save(ctx, r)
 }
 
 // unkept is the error of a refresh whose outcome could not be written.
@@ -336,7 +359,8 @@ func (s *Store) host() string {
 	if err != nil {
 		return s.owner
 	}
-	sum := sha256.Sum256(k)
+	name, _ := os.Hostname() // machines that were cloned have one key
+	sum := sha256.Sum256(append(k, name...))
 	return hex.EncodeToString(sum[:8])
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"maps"
 	"sync"
 
 	"github.com/credresolve/credresolve/backend"
@@ -41,10 +42,10 @@ type Store struct {
 
 	opening sync.Mutex
 	writer  backend.Writer // guarded by opening
+	gone    bool           // it was closed; guarded by opening
 
 	mu      sync.Mutex
 	users   int // Backends that are not closed
-	closed  bool
 	locks   map[string]*localLock
 	flights map[string]*flight
 	unsaved map[string]*unsaved
@@ -70,10 +71,7 @@ func (s *Store) open() (backend.Writer, error) {
 	if s.writer != nil {
 		return s.writer, nil
 	}
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.gone {
 		return nil, errClosed
 	}
 	b, err := s.c.Open()
@@ -111,28 +109,39 @@ func Suits(b backend.Backend, manyHosts bool) error {
 
 // load reads the record of k; ErrNotFound when nobody has logged in.
 func (s *Store) load(ctx context.Context, k key) (*record, error) {
-	w, err := s.open()
+	text, version, err := s.read(ctx, k)
 	if err != nil {
 		return nil, err
-	}
-	c, err := w.Get(ctx, backend.Request{ID: k.id(s.c.Prefix)})
-	switch {
-	case errors.Is(err, backend.ErrNotFound):
-		return nil, err
-	case err != nil:
-		return nil, s.fromStore("read", err)
-	}
-	text := c.Secret
-	if v, ok := c.Fields["value"]; ok && text.IsZero() && len(c.Fields) == 1 { // a store of fields alone, such as Vault
-		text = v
 	}
 	var r *record
 	_ = text.Use(func(b []byte) error { r, err = decode(k, b); return nil })
 	if err != nil {
 		return nil, err
 	}
-	r.version = c.Version
+	r.version = version
 	return r, nil
+}
+
+// read gives what stands in the place of k's record, and its version.
+func (s *Store) read(ctx context.Context, k key) (text backend.Secret, version string, err error) {
+	w, err := s.open()
+	if err != nil {
+		return backend.Secret{}, "", err
+	}
+	c, err := w.Get(ctx, backend.Request{ID: k.id(s.c.Prefix)})
+	switch {
+	case errors.Is(err, backend.ErrNotFound):
+		return backend.Secret{}, "", err
+	case err != nil:
+		return backend.Secret{}, "", s.fromStore("read", err)
+	}
+	if text, version = c.Secret, c.Version; version == "" {
+		version = unknownVersion
+	}
+	if v, ok := c.Fields["value"]; ok && text.IsZero() && len(c.Fields) == 1 { // a store of fields alone, such as Vault
+		text = v
+	}
+	return text, version, nil
 }
 
 // save writes r in the place of what has the version that r was read with; of a new record, of nothing. ErrConflict when
@@ -263,15 +272,21 @@ func (s *Store) leave() error {
 	s.mu.Lock()
 	s.users--
 	last := s.users == 0
-	s.closed = s.closed || last
+	pending := maps.Clone(s.unsaved)
 	s.mu.Unlock()
 	if !last {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	for id := range pending {
+		_ = s.flush(ctx, id) // the last chance
+		s.giveUp(id)
+	}
 	s.opening.Lock()
 	defer s.opening.Unlock()
 	c, ok := s.writer.(io.Closer)
-	s.writer = nil
+	s.writer, s.gone = nil, true
 	if !ok {
 		return nil
 	}

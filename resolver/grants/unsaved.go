@@ -32,7 +32,9 @@ func (s *Store) hold(id string, u *unsaved) {
 			case <-u.end:
 				return
 			case <-time.After(pause):
-				_ = s.flush(context.Background(), id)
+				ctx, cancel := context.WithTimeout(context.Background(), saveTime)
+				_ = s.flush(ctx, id)
+				cancel()
 			}
 		}
 	}()
