@@ -3,6 +3,7 @@ package oauth2
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -140,7 +141,12 @@ func (b *Backend) Refresh(ctx context.Context, req backend.Request, have *backen
 		form.Set("refresh_token", string(text))
 		return nil
 	})
-	g, _, err := b.exchange(ctx, "the refresh", form, "", have)
+	g, refusal, err := b.exchange(ctx, "the refresh", form, "", have)
+	var known *backend.Error
+	if refusal == "invalid_client" && errors.As(err, &known) {
+		// What the client shows is wrong, not the refresh token: no login would mend that.
+		return nil, &backend.Error{Code: backend.CodeDenied, Reason: known.Reason, Remedy: known.Remedy}
+	}
 	return g, err
 }
 
