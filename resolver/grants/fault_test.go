@@ -1,0 +1,504 @@
+package grants_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/resolver/grants"
+)
+
+var record = backend.Request{ID: "credresolve/desk/me"}
+
+// What an exchange gave is not lost when the token store fails just then, and not given before it is kept.
+func TestStoreFailsAfterTheExchange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{ttl: time.Hour}
+		w := &faulty{Writer: vessel(t)}
+		b := inMemory(t, w, i, grants.Config{})
+		defer b.Close()
+		enter(t, b, i, me)
+		time.Sleep(time.Hour)
+		w.set(nil, func(n int) error { // the marker is written, what comes after is not
+			if n == 1 {
+				return nil
+			}
+			return backend.Errorf(backend.CodeUnavailable, "the disk is full")
+		})
+		_, err := b.Get(t.Context(), me)
+		fails(t, err, backend.ErrUnavailable, "was refreshed", "the disk is full", "desk/me")
+		for range 10 {
+			time.Sleep(20 * time.Second)
+			_, err := b.Get(t.Context(), me)
+			fails(t, err, backend.ErrUnavailable, "the disk is full")
+		}
+		w.set(nil, nil)
+		time.Sleep(time.Minute) // it is written without anybody asking
+		if c, err := w.Get(t.Context(), record); err != nil || !strings.Contains(string(c.Secret.Reveal()), "refresh-c4nary-2") {
+			t.Error("it was not written", err)
+		}
+		want(t, b, "access-c4nary-2")
+		if i.count() != 1 {
+			t.Errorf("%d exchanges, want one", i.count())
+		}
+	})
+}
+
+func TestStoreIsBackAtClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{ttl: time.Hour}
+		w := &faulty{Writer: vessel(t)}
+		b := inMemory(t, w, i, grants.Config{})
+		enter(t, b, i, me)
+		w.set(nil, func(n int) error {
+			if n == 1 {
+				return nil
+			}
+			return backend.ErrUnavailable
+		})
+		fails(t, b.Refresh(t.Context(), me), backend.ErrUnavailable)
+		w.set(nil, nil)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		again := inMemory(t, w, i, grants.Config{})
+		defer again.Close()
+		want(t, again, "access-c4nary-2")
+	})
+}
+
+// A write of which nobody knows whether it was made is looked for.
+func TestAnswerOfTheStoreIsLost(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2} { // of the marker, of the new grant
+		synctest.Test(t, func(t *testing.T) {
+			i := &issuer{ttl: time.Hour}
+			w := &lossy{faulty: &faulty{Writer: vessel(t)}}
+			b := inMemory(t, w, i, grants.Config{})
+			defer b.Close()
+			enter(t, b, i, me)
+			time.Sleep(time.Hour)
+			w.lose(n)
+			if _, err := b.Get(t.Context(), me); err != nil {
+				fails(t, err, backend.ErrUnavailable)
+			}
+			want(t, b, "access-c4nary-2")
+			if i.count() != 1 {
+				t.Errorf("write %d: %d exchanges, want one", n, i.count())
+			}
+		})
+	}
+}
+
+// lossy makes a write, and tells that it failed.
+type lossy struct {
+	*faulty
+	at int
+}
+
+func (l *lossy) lose(n int) { l.at, l.puts = n, 0 }
+
+func (l *lossy) Put(ctx context.Context, req backend.Request, v backend.Value, cond backend.Condition) (string, error) {
+	version, err := l.faulty.Put(ctx, req, v, cond)
+	if err == nil && l.puts == l.at {
+		return "", backend.Errorf(backend.CodeUnavailable, "the connection broke")
+	}
+	return version, err
+}
+
+// Where nothing can be written, nothing is spent.
+func TestStoreIsReadOnly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{ttl: time.Hour}
+		w := &faulty{Writer: vessel(t)}
+		b := inMemory(t, w, i, grants.Config{})
+		defer b.Close()
+		enter(t, b, i, me)
+		w.set(nil, func(int) error { return backend.Errorf(backend.CodeDenied, "read-only") })
+		time.Sleep(56 * time.Minute)
+		if c := want(t, b, "access-c4nary-1"); c.Metadata[grants.Warning] != "denied" {
+			t.Errorf("%v", c.Metadata)
+		}
+		time.Sleep(4 * time.Minute)
+		_, err := b.Get(t.Context(), me)
+		fails(t, err, backend.ErrDenied, "write to the token store: read-only")
+		if i.count() != 0 {
+			t.Errorf("%d exchanges, want none", i.count())
+		}
+		if s, err := b.StartLogin(t.Context(), me, backend.LoginOptions{}); err != nil {
+			t.Error(err)
+		} else {
+			i.finish(s.State)
+			s, err = b.PollLogin(t.Context(), s.State)
+			fails(t, err, backend.ErrDenied, "read-only")
+			if s.Status != backend.LoginPending {
+				t.Errorf("%+v", s)
+			}
+			w.set(nil, nil) // the grant waits for that
+			if s, err = b.PollLogin(t.Context(), s.State); err != nil || s.Status != backend.LoginSuccess {
+				t.Errorf("%+v %v", s, err)
+			}
+		}
+		want(t, b, "access-c4nary-2")
+	})
+}
+
+func TestStoreIsLocked(t *testing.T) {
+	t.Parallel()
+	i := &issuer{}
+	w, dir := &faulty{Writer: vessel(t)}, t.TempDir()+"/state"
+	b := open(t, w, i, grants.Config{StateDir: dir})
+	enter(t, b, i, me)
+	locked := &backend.Error{Code: backend.CodeLocked, Reason: "the keychain is locked", Remedy: "unlock it"}
+	w.set(locked, func(int) error { return locked })
+	for range 3 {
+		_, err := b.Get(t.Context(), me)
+		fails(t, err, backend.ErrLocked, "the keychain is locked", "unlock it")
+	}
+	_, err := b.StartLogin(t.Context(), me, backend.LoginOptions{})
+	fails(t, err, backend.ErrLocked) // at once, not after the person has logged in
+	_, err = b.Logout(t.Context(), me)
+	fails(t, err, backend.ErrLocked)
+	fails(t, b.Refresh(t.Context(), me), backend.ErrLocked)
+	if logins, err := grants.NewStore(grants.Config{StateDir: dir}).Logins(); err != nil || len(logins) != 1 || logins[0].Status != grants.StatusActive {
+		t.Error(logins, err)
+	}
+	w.set(nil, nil)
+	want(t, b, "access-c4nary-1")
+}
+
+func TestTooLargeForTheStore(t *testing.T) {
+	t.Parallel()
+	i := &issuer{}
+	w := &faulty{Writer: vessel(t)}
+	b := open(t, w, i, grants.Config{})
+	w.set(nil, func(int) error {
+		return backend.Errorf(backend.CodeUnsupported, "the value is larger than the 2560 bytes that wincred holds")
+	})
+	s, err := b.StartLogin(t.Context(), me, backend.LoginOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.finish(s.State)
+	s, err = b.PollLogin(t.Context(), s.State)
+	if err != nil || s.Status != backend.LoginError || !strings.Contains(s.Message, "2560 bytes") || !strings.Contains(s.Message, "the login takes") {
+		t.Errorf("%+v %v", s, err)
+	}
+	_, err = b.Get(t.Context(), me)
+	fails(t, err, backend.ErrAuthRequired) // it is not in memory either
+}
+
+// What cannot be read is told from what is not there, and is not overwritten.
+func TestDamagedRecord(t *testing.T) {
+	t.Parallel()
+	i := &issuer{ttl: time.Hour}
+	w := vessel(t)
+	b := open(t, w, i, grants.Config{})
+	enter(t, b, i, me)
+	c, err := w.Get(t.Context(), record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := string(c.Secret.Reveal())
+	for name, text := range map[string]string{
+		"a token in plain text": "ghp_c4nary",
+		"nothing":               "",
+		"another JSON text":     `{"access_token":"c4nary"}`,
+		"half of it":            whole[:len(whole)/2],
+		"of a later program":    strings.Replace(whole, `"credresolve_login":1`, `"credresolve_login":2`, 1),
+		"of another id":         strings.Replace(whole, `"id":"me"`, `"id":"you"`, 1),
+		"without a credential":  strings.NewReplacer(`"secret"`, `"s"`, `"fields"`, `"f"`).Replace(whole),
+		"of a state unheard of": strings.Replace(whole, `"state":"active"`, `"state":"odd"`, 1),
+	} {
+		if text == whole {
+			t.Fatalf("%s: the document has another form than this test knows", name)
+		}
+		put := backend.Value{Secret: backend.NewSecretString(text)}
+		if _, err := w.Put(t.Context(), record, put, backend.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.Get(t.Context(), me)
+		if code := backend.CodeOf(err); code != backend.CodeInternal || !strings.Contains(err.Error(), "credresolve logout desk me") || strings.Contains(err.Error(), "c4nary") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := b.Refresh(t.Context(), me); backend.CodeOf(err) != backend.CodeInternal {
+			t.Errorf("%s: refresh: %v", name, err)
+		}
+		if _, err := b.StartLogin(t.Context(), me, backend.LoginOptions{}); backend.CodeOf(err) != backend.CodeInternal {
+			t.Errorf("%s: login: %v", name, err)
+		}
+		if c, err := w.Get(t.Context(), record); err != nil || string(c.Secret.Reveal()) != text {
+			t.Errorf("%s: it was overwritten", name)
+		}
+	}
+	if revoked, err := b.Logout(t.Context(), me); err != nil || revoked {
+		t.Error(revoked, err)
+	}
+	enter(t, b, i, me)
+	want(t, b, "access-c4nary-2")
+	if i.count() != 0 {
+		t.Error("something was exchanged")
+	}
+}
+
+// Two writes in a row that another is faster with.
+func TestStoreConflicts(t *testing.T) {
+	t.Parallel()
+	i := &issuer{ttl: time.Hour}
+	w := &faulty{Writer: vessel(t)}
+	b := open(t, w, i, grants.Config{})
+	enter(t, b, i, me)
+	w.set(nil, func(n int) error {
+		if n <= 2 {
+			return backend.Errorf(backend.CodeConflict, "changed")
+		}
+		return nil
+	})
+	if err := b.Refresh(t.Context(), me); err != nil {
+		t.Error(err)
+	}
+	want(t, b, "access-c4nary-2")
+	w.set(nil, func(int) error { return backend.Errorf(backend.CodeConflict, "changed") })
+	err := b.Refresh(t.Context(), me)
+	fails(t, err, backend.ErrUnavailable, "changes all the time")
+	if i.count() != 1 {
+		t.Errorf("%d exchanges", i.count())
+	}
+}
+
+// A project's file may give its provider the name of another's.
+func TestLoginOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	i, evil, w := &issuer{ttl: time.Minute}, &issuer{}, vessel(t)
+	b := inMemory(t, w, i, grants.Config{})
+	defer b.Close()
+	b.Bind("oauth2 https://login.example")
+	enter(t, b, i, me)
+	other := inMemory(t, w, evil, grants.Config{})
+	defer other.Close()
+	other.Bind("oauth2 https://evil.example")
+	_, err := other.Get(t.Context(), me)
+	fails(t, err, backend.ErrAuthRequired, "made at another server")
+	fails(t, other.Refresh(t.Context(), me), backend.ErrAuthRequired, "made at another server")
+	if revoked, err := other.Logout(t.Context(), me); err != nil || revoked || len(evil.revoked) != 0 || evil.count() != 0 {
+		t.Error("the token was sent to another server", revoked, err)
+	}
+}
+
+// Ids in the token store are readable, apart from each other, and stay below the prefix.
+func TestIDs(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	long := strings.Repeat("x", 300)
+	for _, req := range []backend.Request{
+		{ID: "me"}, {ID: "Me"}, {ID: "ME"}, {ID: "_ume"}, {ID: "m_e"}, {ID: "m__e"}, {ID: "m/e"}, {ID: "m_2fe"}, {ID: ".."}, {ID: "."}, {ID: "../desk2/me"},
+		{ID: "me@example.com"}, {ID: "me+tenant=acme"}, {ID: "me", Subject: backend.Subject{Tenant: "acme"}}, {ID: "me", Subject: backend.Subject{EndUser: "acme"}},
+		{ID: "me", Subject: backend.Subject{Tenant: "acme+end_user=bob"}}, {ID: "me", Subject: backend.Subject{Tenant: "acme", EndUser: "bob"}},
+		{ID: "ü"}, {ID: "\xff"}, {ID: "a b\n"}, {ID: long}, {ID: long + "y"}, {ID: strings.ToUpper(long)}, {ID: "nul\x00"}, {ID: `c:\x`}, {ID: "me "},
+	} {
+		i, w := &issuer{}, vessel(t)
+		b := inMemory(t, w, i, grants.Config{Prefix: "kv/logins"})
+		enter(t, b, i, req)
+		for e, err := range w.List(t.Context(), "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest, ok := strings.CutPrefix(e.ID, "kv/logins/desk/")
+			if !ok || strings.Contains(rest, "/") || strings.HasPrefix(rest, ".") || len(rest) > 250 || strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789_+=.@-") != "" {
+				t.Errorf("%q is kept as %q", req, e.ID)
+			}
+			if was, twice := seen[e.ID]; twice {
+				t.Errorf("%q and %q are both kept as %q", was, req.ID, e.ID)
+			}
+			seen[e.ID] = req.ID
+		}
+		b.Close()
+	}
+	for _, readable := range []string{"kv/logins/desk/me", "kv/logins/desk/me@example.com", "kv/logins/desk/me+tenant=acme", "kv/logins/desk/_ume"} {
+		if _, ok := seen[readable]; !ok {
+			t.Errorf("%q is none of them", readable)
+		}
+	}
+}
+
+// A credential of any form comes back as it was.
+func TestRecordIsFaithful(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]*backend.Credential{
+		"a text":        {Type: backend.TypeAPIKey, Secret: backend.NewSecretString("p\"ä\n")},
+		"an empty text": {Secret: backend.NewSecretString("")},
+		"bytes":         {Secret: backend.NewSecret([]byte{0, 0xff, 0xfe})},
+		"fields":        {Type: backend.TypeAWS, Fields: map[string]backend.Secret{"a": backend.NewSecretString("1"), "a_base64": backend.NewSecret([]byte{0xff}), "fields": backend.NewJSONSecret([]byte(`{"x":1}`))}},
+		"no fields":     {Fields: map[string]backend.Secret{}, Secret: backend.NewSecretString("x")},
+		"facts":         {Type: backend.TypeBasic, Secret: backend.NewSecretString("x"), Version: "v7", Expires: time.Now().Add(time.Hour).Round(0), Metadata: map[string]string{"a": "b"}},
+		"a JSON secret": {Secret: backend.NewJSONSecret([]byte(`12`))},
+		"one twice":     {Secret: backend.NewSecretString("x"), Fields: map[string]backend.Secret{"a": backend.NewSecretString("x"), "b": backend.NewSecretString("y")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i := &fixed{issuer{}, &backend.Grant{Credential: c}}
+			b := open(t, vessel(t), i, grants.Config{})
+			s, err := b.StartLogin(t.Context(), me, backend.LoginOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, err = b.PollLogin(t.Context(), s.State); err != nil || s.Status != backend.LoginSuccess {
+				t.Fatalf("%+v %v", s, err)
+			}
+			got, err := b.Get(t.Context(), me)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Type != c.Type || !got.Secret.Equal(c.Secret) || got.Version != c.Version || !got.Expires.Equal(c.Expires) || len(got.Fields) != len(c.Fields) ||
+				(got.Fields == nil) != (c.Fields == nil) || got.Metadata["a"] != c.Metadata["a"] {
+				t.Errorf("got %+v, want %+v", got, c)
+			}
+			for name, f := range c.Fields {
+				if !got.Fields[name].Equal(f) {
+					t.Errorf("field %q is another", name)
+				}
+			}
+		})
+	}
+}
+
+// fixed gives one grant.
+type fixed struct {
+	issuer
+	g *backend.Grant
+}
+
+func (f *fixed) PollLogin(context.Context, string) (backend.LoginState, error) {
+	return backend.LoginState{Status: backend.LoginSuccess, Grant: f.g}, nil
+}
+
+// Nothing beside the token store holds a secret, and no error does.
+func TestNoSecretElsewhere(t *testing.T) {
+	t.Parallel()
+	i := &issuer{ttl: time.Hour}
+	w, dir := &faulty{Writer: vessel(t)}, t.TempDir()+"/state"
+	b := open(t, w, i, grants.Config{StateDir: dir})
+	enter(t, b, i, me)
+	errs := []error{b.Refresh(t.Context(), me)}
+	i.failing(backend.Errorf(backend.CodeUnavailable, "away"))
+	errs = append(errs, b.Refresh(t.Context(), me))
+	w.set(nil, func(n int) error { return backend.ErrDenied })
+	errs = append(errs, b.Refresh(t.Context(), me))
+	w.set(nil, nil)
+	i.failing(backend.ErrAuthRequired)
+	errs = append(errs, b.Refresh(t.Context(), me))
+	_, err := b.Get(t.Context(), backend.Request{ID: "other"})
+	errs = append(errs, err)
+	for n, err := range errs {
+		if (err == nil) != (n == 0) || err != nil && strings.Contains(err.Error(), "c4nary") {
+			t.Errorf("%d: %v", n, err)
+		}
+	}
+	files := 0
+	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if info, _ := d.Info(); info != nil && info.Mode().Perm() != 0o700 {
+				t.Errorf("%s has mode %v", path, info.Mode())
+			}
+			return err
+		}
+		files++
+		info, err := d.Info()
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte("c4nary")) {
+			t.Errorf("%s holds a token", path)
+		}
+		return err
+	}); err != nil || files < 2 {
+		t.Error(files, err)
+	}
+}
+
+// One file of the index that is damaged hides none of the others.
+func TestDamagedIndex(t *testing.T) {
+	t.Parallel()
+	i, dir := &issuer{}, t.TempDir()+"/state"
+	b := open(t, vessel(t), i, grants.Config{StateDir: dir})
+	enter(t, b, i, me)
+	enter(t, b, i, backend.Request{ID: "you"})
+	if err := os.WriteFile(dir+"/logins/login-x.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logins, err := grants.NewStore(grants.Config{StateDir: dir}).Logins()
+	if err != nil || len(logins) != 3 || logins[0].Status != grants.StatusUnknown || logins[1].ID != "me" || logins[2].ID != "you" {
+		t.Error(logins, err)
+	}
+}
+
+func TestSuits(t *testing.T) {
+	t.Parallel()
+	w := vessel(t)
+	if err := grants.Suits(w, true); err != nil {
+		t.Error(err)
+	}
+	fails(t, grants.Suits(weak{w}, true), backend.ErrInvalidConfig, "compares and swaps", "strength none")
+	if err := grants.Suits(weak{w}, false); err != nil {
+		t.Error(err)
+	}
+	fails(t, grants.Suits(struct{ backend.Backend }{w}, false), backend.ErrInvalidConfig, "can only be read")
+	fails(t, grants.Suits(loggedIn{w}, false), backend.ErrInvalidConfig, "needs a login")
+}
+
+type loggedIn struct{ backend.Writer }
+
+func (loggedIn) Describe() backend.Description { return backend.Description{Login: true} }
+
+// A panic of an adapter ends neither the process nor the login.
+func TestAdapterPanics(t *testing.T) {
+	t.Parallel()
+	i := &panics{issuer{}}
+	b := open(t, vessel(t), i, grants.Config{})
+	enter(t, b, &i.issuer, me)
+	if err := b.Refresh(t.Context(), me); backend.CodeOf(err) != backend.CodeInternal || strings.Contains(err.Error(), "c4nary") {
+		t.Error(err)
+	}
+	want(t, b, "access-c4nary-1")
+}
+
+type panics struct{ issuer }
+
+func (*panics) Refresh(_ context.Context, _ backend.Request, have *backend.Grant) (*backend.Grant, error) {
+	panic(string(have.Refresh.Reveal()))
+}
+
+// Close waits for an exchange that is under way, whose token would be lost.
+func TestCloseDuringAnExchange(t *testing.T) {
+	t.Parallel()
+	i := &issuer{hold: make(chan struct{}), entered: make(chan struct{}, 1)}
+	w := vessel(t)
+	b := open(t, w, i, grants.Config{})
+	enterNow(t, b, i)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-i.entered; cancel(); close(i.hold) }()
+		if err := b.Refresh(ctx, me); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	wg.Wait()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	want(t, open(t, w, i, grants.Config{}), "access-c4nary-2")
+}
