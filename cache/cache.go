@@ -26,7 +26,7 @@ type Cache[K comparable, E, V any] struct {
 	limits  Limits
 	bytes   int64
 	evicted uint64
-	left    func(K, *Entry[E, V])
+	left    func(K, *Entry[E, V], bool)
 }
 
 // Entry is what a Cache knows of one key.
@@ -76,9 +76,9 @@ func (e *Entry[E, V]) Live(now int64) bool { return now < e.life.until.Load() }
 
 const ended = math.MinInt64
 
-// New gives an empty Cache. left, which may be nil, is told of each entry that leaves for whatever reason; it runs under
-// the cache's lock and must not call the cache.
-func New[K comparable, E, V any](limits Limits, left func(K, *Entry[E, V])) *Cache[K, E, V] {
+// New gives an empty Cache. left, which may be nil, is told of each entry that leaves for whatever reason, and whether that
+// is to make room; it runs under the cache's lock and must not call the cache.
+func New[K comparable, E, V any](limits Limits, left func(k K, e *Entry[E, V], evicted bool)) *Cache[K, E, V] {
 	lru, err := simplelru.NewLRU[K, *Entry[E, V]](math.MaxInt, nil)
 	if err != nil {
 		panic(err) // only a size below one is refused
@@ -145,7 +145,7 @@ func (c *Cache[K, E, V]) Put(k K, e *Entry[E, V], cost int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old, ok := c.lru.Peek(k); ok {
-		c.end(k, old)
+		c.end(k, old, false)
 	}
 	if c.limits.Bytes > 0 && cost > c.limits.Bytes {
 		return false
@@ -170,12 +170,12 @@ func (c *Cache[K, E, V]) shrink(keep *Entry[E, V]) {
 			continue
 		}
 		c.evicted++
-		c.end(k, e)
+		c.end(k, e, true)
 	}
 }
 
 // end takes e away. Called with c.mu held.
-func (c *Cache[K, E, V]) end(k K, e *Entry[E, V]) {
+func (c *Cache[K, E, V]) end(k K, e *Entry[E, V], evicted bool) {
 	e.life.until.Store(ended) // this alone ends every slot; what follows lets go of the memory
 	e.held = false
 	c.lru.Remove(k)
@@ -188,7 +188,7 @@ func (c *Cache[K, E, V]) end(k K, e *Entry[E, V]) {
 	}
 	e.slots = nil
 	if c.left != nil {
-		c.left(k, e)
+		c.left(k, e, evicted)
 	}
 }
 
@@ -206,7 +206,7 @@ func (c *Cache[K, E, V]) Remove(k K) bool {
 	defer c.mu.Unlock()
 	e, ok := c.lru.Peek(k)
 	if ok {
-		c.end(k, e)
+		c.end(k, e, false)
 	}
 	return ok
 }
@@ -218,7 +218,7 @@ func (c *Cache[K, E, V]) RemoveIf(which func(K, *Entry[E, V]) bool) {
 	for range c.lru.Len() { // once round, which leaves their order as it was; a list of all keys would be large
 		k, e, _ := c.lru.GetOldest()
 		if which(k, e) {
-			c.end(k, e)
+			c.end(k, e, false)
 		} else {
 			c.lru.Get(k)
 		}

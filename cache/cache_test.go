@@ -57,7 +57,7 @@ func TestDeadline(t *testing.T) {
 func TestEndingEndsEverySlot(t *testing.T) {
 	t.Parallel()
 	var left []string
-	c := New[string, string, string](Limits{Entries: 10}, func(k string, _ *Entry[string, string]) { left = append(left, k) })
+	c := New[string, string, string](Limits{Entries: 10}, func(k string, _ *Entry[string, string], _ bool) { left = append(left, k) })
 	e := put(t, c, "k", 100, 1)
 	var loose Slot[string]
 	c.Show(e, &loose, new("x"), 5)
@@ -166,7 +166,7 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{Entries: rapid.IntRange(1, 20).Draw(t, "entries"), Bytes: rapid.Int64Range(0, 200).Draw(t, "bytes")}
 		left := map[*Entry[string, string]]bool{}
-		c := New[string, string, string](limits, func(_ string, e *Entry[string, string]) { left[e] = true })
+		c := New[string, string, string](limits, func(_ string, e *Entry[string, string], _ bool) { left[e] = true })
 		type held struct {
 			e     *Entry[string, string]
 			until int64

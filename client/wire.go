@@ -279,7 +279,7 @@ type WatchEvent struct {
 	State    resolver.State `json:"state,omitempty"`
 	Time     time.Time      `json:"time"`
 	Revision string         `json:"revision,omitempty"`
-	Version  string             `json:"version,omitempty"`
+	Version  string         `json:"version,omitempty"`
 	// ExpiresAt is when the store stops to accept the credential.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 	Error     *Error     `json:"error,omitempty"`

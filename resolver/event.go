@@ -13,7 +13,7 @@ import (
 	"github.com/credresolve/credresolve/credref"
 )
 
-// Event is one step in a credential's life. It holds no secret.
+// Event is one step in a credential's life, of which transitions has all. It holds no secret.
 type Event struct {
 	// Ref names the secret, or a part of it as the watcher asked for it.
 	Ref  credref.Ref
@@ -44,11 +44,13 @@ const (
 	EventFailed       EventKind = "failed"        // no longer served, or a fetch failed
 	EventAuthRequired EventKind = "auth_required" // a fetch failed until somebody logs in
 	EventRevoked      EventKind = "revoked"       // ended before its time
+	EventLapsed       EventKind = "lapsed"        // nobody used it, it was forgotten, or it made room: the next who asks has it fetched
 )
 
 // hub hands events to watchers. Nothing in it waits for a watcher.
 type hub struct {
 	watching atomic.Int32
+	tap      func(key, Event) // nil but in tests: told of all, with r.mu held
 	mu       sync.Mutex
 	byKey    map[key]map[*watcher]struct{} // so that an event costs what its own watchers do
 	all      map[*watcher]struct{}         // of every secret
@@ -101,6 +103,9 @@ func (h *hub) publish(r *Resolver, scope []Scope, k key, ev Event) {
 	if h.watching.Load() == 0 {
 		return
 	}
+	if h.tap != nil {
+		h.tap(k, ev)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	to := make([]listener, 0, len(h.byKey[k])+len(h.all))
@@ -148,7 +153,7 @@ func (h *hub) tell(k key, ev Event, to []listener) {
 		return
 	}
 	if late := h.waiting[k]; late != nil { // the last is told
-		late.Event, late.to = ev, to
+		late.Event, late.to = ev.after(late.Event), to
 		return
 	}
 	late := &lateEvent{ev, k, to}
@@ -216,11 +221,15 @@ func (w *watcher) putFound(r *Resolver, at *places, ref credref.Ref, k key, ev E
 		if k = at.keys[found]; at.told == k {
 			return
 		}
-		ev = r.cache.Peek(k).Payload.stands(ref)
+		ev = r.standing(k, ref)
+	case found > mine && ev.Kind == EventResolving: // the wider one is what there is
+		return
+	case ev.Kind == EventLapsed && at.told != k:
+		return
 	case missing && slices.ContainsFunc(at.keys, func(other key) bool { return other != k && r.flights[other] != nil }):
 		return // its fetch will tell
 	}
-	if at.told = k; ev.Kind == EventFailed || ev.Kind == EventRevoked {
+	if at.told = k; ev.Revision == "" {
 		at.told = key{}
 	}
 	ev.Ref = ref
@@ -233,18 +242,45 @@ func (r *Resolver) served(k key) bool {
 	return e != nil && e.Payload.cred != nil
 }
 
-// stands tells how rec is served.
-func (rec *record) stands(ref credref.Ref) Event {
-	if rec.stale {
-		return rec.event(ref, EventStale, nil)
+// standing tells how the credential of k is served, which is known. Called with r.mu held.
+func (r *Resolver) standing(k key, ref credref.Ref) Event {
+	rec := &r.cache.Peek(k).Payload
+	switch {
+	case rec.halted:
+		return r.event(rec, ref, EventAuthRequired, nil)
+	case rec.stale:
+		return r.event(rec, ref, EventStale, nil)
 	}
-	return rec.event(ref, EventResolved, nil)
+	return r.event(rec, ref, EventResolved, nil)
 }
 
-// put keeps the last event of each ref until the watcher takes it.
+// after gives what there is to say when ev comes after old, and old was not told: the last that happened, but for what only
+// leads to something else or away from it. That says no more than the state.
+func (ev Event) after(old Event) Event {
+	switch ev.Kind {
+	case EventResolving, EventExpiring, EventRefreshing, EventLapsed:
+		switch old.Kind {
+		case EventResolving, EventExpiring, EventRefreshing, EventLapsed:
+			return ev
+		}
+	case EventRefreshed:
+		if old.Kind != EventResolved && old.Kind != EventRotated {
+			return ev
+		}
+		old.Version, old.Expires = ev.Version, ev.Expires
+	default:
+		return ev
+	}
+	old.State, old.Time = ev.State, ev.Time
+	return old
+}
+
+// put keeps what there is to say of each ref until the watcher takes it.
 func (w *watcher) put(ev Event) {
 	w.mu.Lock()
-	if _, waiting := w.pending[ev.Ref]; !waiting {
+	if old, waiting := w.pending[ev.Ref]; waiting {
+		ev = ev.after(old)
+	} else {
 		if len(w.asked) == 0 && len(w.order) >= maxPending {
 			delete(w.pending, w.order[0])
 			w.order = w.order[1:]
@@ -270,6 +306,24 @@ func (w *watcher) take() (Event, bool) {
 	ev := w.pending[ref]
 	delete(w.pending, ref)
 	return ev, true
+}
+
+// newer gives what there is to say of held.Ref instead of held, which was not told.
+func (w *watcher) newer(held Event) Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ev, is := w.pending[held.Ref]
+	if !is {
+		return held
+	}
+	delete(w.pending, held.Ref)
+	for i := len(w.order) - 1; i >= 0; i-- { // it came late
+		if w.order[i] == held.Ref {
+			w.order = slices.Delete(w.order, i, i+1)
+			break
+		}
+	}
+	return ev.after(held)
 }
 
 func (h *hub) add(r *Resolver, w *watcher) bool {
@@ -301,7 +355,7 @@ func (h *hub) index(r *Resolver, w *watcher, ref credref.Ref) {
 		targets, err = p.targets(ref, w.subject)
 	}
 	if err != nil {
-		w.put(Event{Ref: ref, Kind: EventFailed, Time: time.Now(), Err: refError(ref, err)})
+		w.put(Event{Ref: ref, Kind: EventFailed, State: StateConfigured, Time: time.Now(), Err: refError(ref, err)})
 		return
 	}
 	if len(targets) > 1 {
@@ -334,12 +388,15 @@ func (h *hub) ended(r *Resolver, p *provider, served []key) {
 	h.mu.Unlock()
 	_, gone := r.provider(p.name)
 	for _, k := range served {
-		ev := Event{Ref: k.ref(), Kind: EventFailed, Time: time.Now(), Err: errNotAsked}
+		ev := Event{Ref: k.ref(), Kind: EventFailed, State: StateConfigured, Time: time.Now(), Err: errNotAsked}
 		if gone == nil {
 			h.publish(r, p.Scope, k, ev)
 			continue
 		}
 		ev.Err = gone
+		if h.tap != nil {
+			h.tap(k, ev)
+		}
 		h.mu.Lock()
 		h.tell(k, ev, h.appendAll(nil, p.Scope, k)) // who watches it alone is told by replaced
 		h.mu.Unlock()
@@ -409,9 +466,9 @@ func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []cr
 		}
 		for _, ref := range same {
 			if at := w.places[ref]; at != nil {
-				w.putFound(r, at, ref, k, e.Payload.stands(ref))
+				w.putFound(r, at, ref, k, r.standing(k, ref))
 			} else {
-				w.put(e.Payload.stands(ref))
+				w.put(r.standing(k, ref))
 			}
 		}
 	}
@@ -419,22 +476,23 @@ func (r *Resolver) watch(ctx context.Context, subject credref.Subject, refs []cr
 	go func() {
 		defer close(out)
 		defer r.hub.remove(w)
+		var held Event
+		holds := false
 		for {
-			for {
-				ev, ok := w.take()
-				if !ok {
-					break
-				}
-				select {
-				case out <- ev:
-				case <-ctx.Done():
-					return
-				case <-r.ctx.Done():
-					return
-				}
+			if !holds {
+				held, holds = w.take()
+			}
+			to := out
+			if !holds {
+				to = nil
 			}
 			select {
+			case to <- held:
+				holds = false
 			case <-w.wake:
+				if holds {
+					held = w.newer(held)
+				}
 			case <-ctx.Done():
 				return
 			case <-r.ctx.Done():

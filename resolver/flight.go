@@ -50,6 +50,7 @@ func (r *Resolver) takeOff(ctx context.Context, p *provider, t *target, chain []
 	if r.onCall != nil {
 		f.cause = context.WithoutCancel(ctx)
 	}
+	r.begins(t.key)
 	r.flights[t.key] = f
 	p.queue = append(p.queue, f)
 	return f
@@ -284,11 +285,13 @@ func (r *Resolver) answer(p *provider, e *entry, ref credref.Ref, h *Handle, d *
 	defer r.mu.Unlock()
 	if h != nil {
 		r.cache.Show(e, h.slot, v, cost)
+		r.crowdedOut()
 	} else if len(p.Scope) == 0 {
 		k := rec.target.key
 		ref.Provider, ref.ID, ref.Version = k.provider, k.id, k.version // equal, and kept already
 		ref.Field = strings.Clone(ref.Field)
 		r.cache.Show(e, r.cache.Slot(ref), v, cost)
+		r.crowdedOut()
 	}
 	return v, nil
 }

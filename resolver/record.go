@@ -23,6 +23,8 @@ type record struct {
 	fresh   int64 // until then it is served as it is
 	last    int64 // until then it may be served stale
 	noStale bool  // the store was heard, and did not confirm it
+	due     bool  // the time for a successor has come, and watchers were told
+	halted  bool  // its store wants a login
 	refresh int64 // when to fetch a successor
 	fails   int   // fetches of a successor that failed, in a row
 	failed  int64 // when the last of them did
@@ -45,14 +47,15 @@ func (rec *record) limit() int64 {
 
 // end is when nothing about the record is of use any more.
 func (rec *record) end() int64 {
-	if rec.cred == nil || rec.noStale {
+	if rec.cred == nil || rec.noStale && !rec.halted {
 		return rec.fresh
 	}
 	return max(rec.fresh, rec.last)
 }
 
-func (rec *record) event(ref credref.Ref, kind EventKind, err error) Event {
-	ev := Event{Ref: ref, Kind: kind, Time: time.Now(), Err: err}
+// event is a step in the life of rec, which is served. Called with r.mu held.
+func (r *Resolver) event(rec *record, ref credref.Ref, kind EventKind, err error) Event {
+	ev := Event{Ref: ref, Kind: kind, State: r.state(rec.target.key), Time: time.Now(), Err: err}
 	if rec.known != nil {
 		ev.Revision, ev.Version, ev.Expires = rec.known.revision, rec.known.version, rec.known.expires
 	}
@@ -175,6 +178,7 @@ func (r *Resolver) install(rec record, now int64) *entry {
 		return e
 	}
 	r.entries[k.provider]++
+	r.crowdedOut()
 	r.schedule(e, now)
 	if !rec.stale && r.lasting(k, &e.Payload) {
 		r.changed(ChangeKept)
@@ -219,6 +223,9 @@ func (r *Resolver) due(k key, seq uint64) {
 	switch {
 	case now >= rec.end():
 		r.cache.Remove(k)
+		if rec.cred != nil {
+			r.lapsed(k)
+		}
 		// What is open is fetched once more, and how that goes is told.
 		if p, pin := r.owner(k), r.pins[k]; p != nil && rec.cred != nil && pin != nil && r.flights[k] == nil {
 			r.takeOff(context.Background(), p, rec.target, nil)
@@ -229,7 +236,7 @@ func (r *Resolver) due(k key, seq uint64) {
 		r.schedule(e, now)
 		return
 	case r.flights[k] == nil:
-		r.publish(rec, EventExpiring, nil)
+		r.expiring(rec)
 		if p := r.owner(k); p != nil && (e.Used() || r.pins[k] != nil) {
 			r.renewOrFetch(p, e)
 			p.dispatch()
@@ -245,12 +252,15 @@ func (r *Resolver) publish(rec *record, kind EventKind, err error) {
 		return
 	}
 	k := rec.target.key
-	r.hub.publish(r, r.scope(k), k, rec.event(k.ref(), kind, err))
+	r.hub.publish(r, r.scope(k), k, r.event(rec, k.ref(), kind, err))
 }
 
 // publishEnd tells that nothing is served of k any more.
 func (r *Resolver) publishEnd(k key, kind EventKind, err error) {
-	r.hub.publish(r, r.scope(k), k, Event{Ref: k.ref(), Kind: kind, Time: time.Now(), Err: err})
+	if r.hub.watching.Load() == 0 {
+		return
+	}
+	r.hub.publish(r, r.scope(k), k, Event{Ref: k.ref(), Kind: kind, State: endState(kind), Time: time.Now(), Err: err})
 }
 
 // scope is that of k's provider.
@@ -306,11 +316,12 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		case backend.CodeDenied, backend.CodeExpired:
 			r.ended(k)
 		}
-		r.publishEnd(k, EventFailed, err)
+		r.publishEnd(k, failed(err), err)
 		r.insist(f, err)
 		return nil, err
 	}
 	rec := &old.Payload
+	rec.due, rec.halted = false, false
 	switch code := backend.CodeOf(err); {
 	case code == backend.CodeNotFound:
 		delete(r.kept, k)
@@ -328,10 +339,13 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		rec.noStale = true
 		delete(r.kept, k)
 		r.ended(k)
+		if code == backend.CodeAuthRequired {
+			r.halt(rec, now)
+		}
 	}
 	if now >= rec.end() {
 		r.cache.Remove(k)
-		r.publishEnd(k, EventFailed, err)
+		r.publishEnd(k, failed(err), err)
 		r.insist(f, err)
 		return nil, err
 	}
@@ -339,6 +353,8 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	rec.fails++
 	rec.refresh = now + int64(patience(rec.fails, err))
 	switch {
+	case rec.halted:
+		r.halted(old, now, err)
 	case now >= rec.fresh && !rec.stale:
 		r.toStale(old, now, err)
 	case rec.stale:

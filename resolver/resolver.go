@@ -48,6 +48,7 @@ type Resolver struct {
 	unsure  bool              // that may be others as well
 	owed    map[key][]*record // whose revocation at the store failed
 	owing   int               // of them
+	crowded []key             // whose credentials left the cache to make room, and nobody was told
 	seq     uint64
 	closed  bool
 }
@@ -87,12 +88,15 @@ func New(c Config) (*Resolver, error) {
 	r.mu.tell = c.OnChange
 	r.clock.now.Store(asleep)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
-	r.cache = cache.New[key](c.Cache.orDefault(), func(k key, e *entry) { // r.mu is held
+	r.cache = cache.New[key](c.Cache.orDefault(), func(k key, e *entry, evicted bool) { // r.mu is held
 		if r.entries[k.provider]--; r.entries[k.provider] == 0 {
 			delete(r.entries, k.provider)
 		}
 		if e.Payload.timer != nil {
 			e.Payload.timer.Stop()
+		}
+		if evicted && e.Payload.cred != nil && r.hub.watching.Load() > 0 {
+			r.crowded = append(r.crowded, k)
 		}
 	})
 	providers := make(map[string]*provider, len(c.Providers))
@@ -155,6 +159,7 @@ func (r *Resolver) Apply(c Config) error {
 	}
 	r.most = max(c.Cache.orDefault().Entries, defaultEntries)
 	r.cache.Resize(c.Cache.orDefault())
+	r.crowdedOut()
 	r.calls.Add(1) // under the lock, so that Close waits
 	r.mu.Unlock()
 
@@ -181,12 +186,15 @@ func (r *Resolver) retire(p *provider) {
 		r.land(f, nil, errReplaced)
 	}
 	p.queue = nil
+	var served, flying []key
 	for k := range r.flights {
 		if k.provider == p.name {
 			delete(r.flights, k)
+			if r.hub.watching.Load() > 0 && !r.served(k) {
+				flying = append(flying, k)
+			}
 		}
 	}
-	var served []key
 	r.cache.RemoveIf(func(k key, e *entry) bool {
 		if k.provider != p.name {
 			return false
@@ -198,6 +206,7 @@ func (r *Resolver) retire(p *provider) {
 	})
 	if !r.closed {
 		r.hub.ended(r, p, served)
+		r.lapsed(flying...)
 	}
 	for k, pin := range r.pins {
 		if k.provider == p.name {
@@ -398,20 +407,28 @@ func (r *Resolver) forget(which func(key) bool) int {
 	if r.closed {
 		return 0
 	}
+	var over []key
 	for k, f := range r.flights {
 		if which(k) {
 			f.detached = true
 			delete(r.flights, k)
+			if r.hub.watching.Load() > 0 && !r.served(k) {
+				over = append(over, k)
+			}
 		}
 	}
 	n := 0
-	r.cache.RemoveIf(func(k key, _ *entry) bool {
+	r.cache.RemoveIf(func(k key, e *entry) bool {
 		if !which(k) {
 			return false
+		}
+		if e.Payload.cred != nil && r.hub.watching.Load() > 0 {
+			over = append(over, k)
 		}
 		n++
 		return true
 	})
+	r.lapsed(over...)
 	for k := range r.kept {
 		if which(k) {
 			delete(r.kept, k)

@@ -38,11 +38,15 @@ func (r *Resolver) revoke(ctx context.Context, ref credref.Ref, subject credref.
 	}
 	var recs []*record
 	for _, t := range targets {
-		if f := r.flights[t.key]; f != nil {
+		f := r.flights[t.key]
+		if f != nil {
 			f.detached, f.ends = true, f.renew != nil
 			delete(r.flights, t.key)
 		}
 		delete(r.kept, t.key)
+		if f != nil && !r.served(t.key) {
+			r.publishEnd(t.key, EventRevoked, nil)
+		}
 		recs = r.take(t.key)
 		r.ended(t.key)
 		if len(recs) > 0 {
@@ -153,6 +157,13 @@ func (r *Resolver) atStore(ctx context.Context, p *provider, rec *record) error 
 	if f := r.flights[place]; f != nil && rec.cred.Lease == nil { // a lease is never given twice
 		f.detached = true
 		delete(r.flights, place)
+		switch e := r.cache.Peek(place); {
+		case e == nil || e.Payload.cred == nil:
+			r.publishEnd(place, EventRevoked, nil)
+		case e.Payload.known.revision != rec.known.revision:
+			r.publish(&e.Payload, EventFailed, errEnded)
+			r.schedule(e, r.clock.exact())
+		}
 	}
 	if e := r.cache.Peek(place); e != nil && e.Payload.cred != nil && e.Payload.known.revision == rec.known.revision {
 		r.cache.Remove(place)
@@ -200,7 +211,7 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 		rec *record
 	}
 	var leases []lease
-	over := map[key]bool{} // whether there was a credential
+	over := map[key]bool{} // whether there was a credential, or one was being fetched
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -236,6 +247,7 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 		if _, forgets := which(k); ended || forgets {
 			f.detached, f.ends = true, true
 			delete(r.flights, k)
+			over[k] = true
 		}
 	}
 	for k, had := range over {

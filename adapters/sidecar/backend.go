@@ -225,7 +225,8 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 	for ev := range b.client.Watch(ctx, refs...) {
 		last = ev.Err
 		switch ev.Kind {
-		case resolver.EventExpiring, resolver.EventResolving, resolver.EventRefreshing, resolver.EventRefreshed: // the content is the same
+		case resolver.EventResolving, resolver.EventExpiring, resolver.EventRefreshing, resolver.EventRefreshed, resolver.EventLapsed:
+			// The content is the same, as far as is known.
 		default:
 			for _, req := range of[ev.Ref] {
 				changed(req)

@@ -110,7 +110,8 @@ func (s *Server) stream(req *request, refs []credref.Ref, place map[credref.Ref]
 	}
 	tell := func(ev resolver.Event) bool {
 		i := place[ev.Ref]
-		if ev.Kind == resolver.EventResolving { // what comes of it says how the ref stands
+		switch ev.Kind {
+		case resolver.EventResolving, resolver.EventExpiring, resolver.EventRefreshing, resolver.EventLapsed: // how it stands is not new
 			return resumed[i] || send(appendEvent(nil, ev, known))
 		}
 		at := known[standing*i : standing*(i+1)]
