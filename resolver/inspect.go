@@ -107,6 +107,8 @@ func (r *Resolver) place(t *target) Place {
 		return out
 	}
 	switch {
+	case rec.halted && !out.Fetching:
+		out.State = StateAuthRequired
 	case rec.stale || now >= rec.fresh:
 		out.State = StateStale
 	case out.Fetching:
