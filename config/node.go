@@ -71,8 +71,10 @@ func (n *node) add(p pair) {
 
 // problems collects what is wrong with a file, each with its place.
 type problems struct {
-	file string
-	errs []error
+	file   string
+	before int  // lines of the file before what is read
+	other  bool // it is no configuration
+	errs   []error
 }
 
 // maxProblems is how many problems are told at once.
@@ -93,7 +95,7 @@ func (p *problems) add(n *node, path, format string, args ...any) {
 	}
 	place := p.file
 	if n != nil && n.line > 0 {
-		place = fmt.Sprintf("%s:%d:%d", p.file, n.line, n.column)
+		place = fmt.Sprintf("%s:%d:%d", p.file, n.line+p.before, n.column)
 	}
 	if path != "" {
 		place += ": " + path
@@ -154,7 +156,11 @@ func parse(p *problems, src []byte) *node {
 		}
 	}
 	if len(bodies) == 0 {
-		p.add(nil, "", "it is empty, where one YAML document must be; write: version: 1")
+		hint := "; write: version: 1"
+		if p.other {
+			hint = ""
+		}
+		p.add(nil, "", "it is empty, where one YAML document must be%s", hint)
 		return nil
 	}
 	if len(bodies) != 1 {

@@ -461,7 +461,7 @@ func completed(t *testing.T, args ...string) (words []string) {
 func TestDocsNameEveryCommandAndFlag(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
-	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/configuration.md", "docs/sidecar.md", "docs/openclaw.md", "docs/auth-profiles.md", "docs/secretref.md"} {
+	for _, name := range []string{"docs/cli.md", "docs/run.md", "docs/requirements.md", "docs/configuration.md", "docs/sidecar.md", "docs/openclaw.md", "docs/auth-profiles.md", "docs/secretref.md"} {
 		text.WriteString(strings.Join(read(t, name).lines, "\n"))
 	}
 	var documented []string

@@ -40,6 +40,17 @@ type child struct {
 	stdin, stdout, stderr *os.File
 	signals               <-chan os.Signal // to pass on
 	redact                *redact.Redactor // nil: the child writes to stdout and stderr itself
+	masked                []*environment   // what redact masks
+
+	// Of a child whose values are watched.
+	changes  <-chan *environment // nil: none come
+	onChange onChange
+	grace    time.Duration                       // that it has to end
+	learn    func(*environment) *redact.Redactor // masks further values; nil: nothing is masked
+	tell     func(format string, args ...any)    // of what is done with it
+	next     *environment                        // that of its restart, which is under way; nil: none is
+	ended    bool                                // it is not to be restarted: somebody else asked it to end
+	typing   typing
 }
 
 // run starts the child, waits for its end and gives its exit status, 128+n when signal n ended it. The error is of a child
@@ -73,9 +84,32 @@ func (c *child) run(ctx context.Context) (int, error) {
 	done := make(chan struct{})
 	var forwarding sync.WaitGroup
 	forwarding.Go(func() {
+		var kill, later <-chan time.Time
+		var waiting *environment // for later
+		var asked time.Time      // when a signal that may end it was passed on
 		for {
 			select {
+			case env := <-c.changes:
+				switch left := c.grace - time.Since(asked); {
+				case kill != nil: // it is ending already
+					if c.take(env); c.next != nil {
+						c.next = env
+					}
+				case left > 0 && c.onChange.how != changeSignal: // it may be ending
+					later, waiting = time.After(left), env
+				default:
+					kill = c.change(cmd.Process, env, out)
+				}
+			case <-later:
+				kill = c.change(cmd.Process, waiting, out)
+			case <-kill:
+				kill = make(chan time.Time) // once
+				_ = cmd.Process.Kill()
 			case sig := <-c.signals:
+				if slices.Contains(ending, sig) {
+					asked = time.Now()
+					c.ended = c.ended || c.next != nil
+				}
 				if out != nil {
 					out.resize(sig)
 				}
@@ -92,7 +126,7 @@ func (c *child) run(ctx context.Context) (int, error) {
 	forwarding.Wait()
 	var err error
 	if out != nil {
-		err = out.finish(c.signals)
+		err = out.finish(c.signals, &c.ended)
 	}
 	var exit *exec.ExitError
 	if waited != nil && !errors.As(waited, &exit) {
@@ -124,7 +158,8 @@ type filter struct {
 	childs     []*os.File // ends of the child, to be closed once it has started
 	terminal   *os.File   // whose size the child's terminal has
 	typed      bool       // what is typed here goes to the child's terminal
-	ownSession bool       // the child's terminal controls it
+	typing     *typing
+	ownSession bool // the child's terminal controls it
 	saved      *term.State
 	once       sync.Once
 
@@ -136,13 +171,69 @@ type filter struct {
 // stream is one output of the child on its way.
 type stream struct {
 	from *os.File
+	ours *os.File
 	to   *redact.Writer
+	next atomic.Pointer[redact.Redactor] // to go on with
 	err  error
+}
+
+// typing passes what is typed on to the terminal of one child after another.
+type typing struct {
+	mu     sync.Mutex
+	moved  *sync.Cond
+	master *os.File // nil: what comes waits
+}
+
+// to has what is typed go to master from now on.
+func (t *typing) to(master, stdin *os.File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.master = master
+	if t.moved != nil {
+		t.moved.Broadcast()
+	} else if stdin != nil {
+		t.moved = sync.NewCond(&t.mu)
+		go t.copy(stdin) // ends with the process: nothing interrupts a read
+	}
+}
+
+func (t *typing) copy(stdin *os.File) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := stdin.Read(buf)
+		for text := buf[:n]; len(text) > 0; {
+			t.mu.Lock()
+			for t.master == nil {
+				t.moved.Wait()
+			}
+			master := t.master
+			t.mu.Unlock()
+			written, err := master.Write(text)
+			text = text[written:]
+			if err != nil {
+				t.mu.Lock()
+				if t.master == master { // it is gone
+					t.master = nil
+				}
+				t.mu.Unlock()
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// mask makes f mask by r what it reads from now on.
+func (f *filter) mask(r *redact.Redactor) {
+	for _, s := range f.streams {
+		s.next.Store(r)
+	}
 }
 
 // newFilter connects cmd. An output that is a terminal here is a terminal for the child too.
 func newFilter(c *child, cmd *exec.Cmd) (*filter, error) {
-	f := &filter{stdin: c.stdin, began: time.Now()}
+	f := &filter{stdin: c.stdin, typing: &c.typing, began: time.Now()}
 	var slave *os.File
 	for _, out := range []struct {
 		ours   *os.File
@@ -168,7 +259,7 @@ func newFilter(c *child, cmd *exec.Cmd) (*filter, error) {
 		}
 		*out.childs = to
 		f.ours, f.childs = append(f.ours, from), append(f.childs, to)
-		f.streams = append(f.streams, &stream{from: from, to: c.redact.Writer(out.ours)})
+		f.streams = append(f.streams, &stream{from: from, ours: out.ours, to: c.redact.Writer(out.ours)})
 	}
 	if f.master == nil {
 		return f, nil
@@ -192,7 +283,7 @@ func (f *filter) start() {
 	if f.typed {
 		// Raw: what is typed is the child's, ^C included, which its own terminal makes a signal of.
 		f.saved, _ = term.MakeRaw(int(f.stdin.Fd()))
-		go func() { _, _ = io.Copy(f.master, f.stdin) }() // ends with the process: nothing interrupts a read
+		f.typing.to(f.master, f.stdin)
 	}
 	for _, s := range f.streams {
 		f.copying.Go(func() { f.copy(s) })
@@ -204,6 +295,10 @@ func (f *filter) copy(s *stream) {
 	for {
 		n, err := s.from.Read(buf)
 		f.last.Store(int64(time.Since(f.began)))
+		if r := s.next.Swap(nil); r != nil {
+			_ = s.to.Close() // an error comes again with the next write
+			s.to = r.Writer(s.ours)
+		}
 		if n > 0 {
 			if _, s.err = s.to.Write(buf[:n]); s.err != nil {
 				// Nobody reads: the child is to learn it from its next write.
@@ -222,8 +317,8 @@ func (f *filter) copy(s *stream) {
 }
 
 // finish waits for the rest of the output after the child's end: until nothing has come for a while, or one of signals asks
-// to end.
-func (f *filter) finish(signals <-chan os.Signal) error {
+// to end, of which asked tells then.
+func (f *filter) finish(signals <-chan os.Signal, asked *bool) error {
 	copied := make(chan struct{})
 	go func() { f.copying.Wait(); close(copied) }()
 	for ended := time.Since(f.began); ; {
@@ -237,10 +332,14 @@ func (f *filter) finish(signals <-chan os.Signal) error {
 			if !slices.Contains(ending, sig) {
 				continue
 			}
+			*asked = true
 		case <-time.After(linger - quiet):
 			continue
 		}
 		break
+	}
+	if f.typed {
+		f.typing.to(nil, nil)
 	}
 	closeAll(f.ours) // ends the reads
 	<-copied

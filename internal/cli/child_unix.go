@@ -36,6 +36,17 @@ func notify(ch chan<- os.Signal, signals []os.Signal) {
 	}
 }
 
+// signalNamed gives the signal of that name, without SIG; nil when there is none.
+func signalNamed(name string) os.Signal {
+	if sig := unix.SignalNum("SIG" + name); sig != 0 {
+		return sig
+	}
+	return nil
+}
+
+// endGently asks a child to end.
+func endGently(p *os.Process) { _ = p.Signal(syscall.SIGTERM) }
+
 // statusOf is the exit status of a command that sig ended.
 func statusOf(sig os.Signal) int {
 	if s, ok := sig.(syscall.Signal); ok {

@@ -47,3 +47,9 @@ func isBrokenPipe(err error) bool {
 
 // isHangup: there is no such signal; POST /v1/reload does the same.
 func isHangup(os.Signal) bool { return false }
+
+// signalNamed: there are none that a child could be sent.
+func signalNamed(string) os.Signal { return nil }
+
+// endGently ends a child: nothing asks it to.
+func endGently(p *os.Process) { _ = p.Kill() }

@@ -34,6 +34,13 @@ type session struct {
 
 	once sync.Once
 	with *shared // the sidecar, once it was looked for; nil: none
+
+	// What run says beyond a configuration.
+	ownOnly bool                       // nothing is asked of a sidecar
+	subject credref.Subject            // for whom is resolved; the context of open has it too
+	scoped  bool                       // a sidecar may be asked for scoped providers: it is told for whom
+	closing func()                     // ends what begin began
+	statics map[*document.Site]settled // SecretRefs that were resolved
 }
 
 // open opens the configuration for one command, whose context it bounds by --timeout. close ends both.

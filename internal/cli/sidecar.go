@@ -17,6 +17,7 @@ import (
 // shared is the sidecar of this user, as far as it has what a command's configuration has. One goroutine uses it.
 type shared struct {
 	*client.Client
+	path      string               // of its socket
 	providers map[string]bool      // that it has in the same definition
 	gone      bool                 // it did not answer, and is asked no more
 	own       map[credref.Ref]bool // what was resolved in process after all
@@ -29,7 +30,7 @@ const sidecarTime = time.Second
 // where a flag refuses it.
 func (s *session) share(ctx context.Context) *shared {
 	a := s.app
-	if a.noSidecar {
+	if a.noSidecar || s.ownOnly {
 		return nil
 	}
 	path, err := client.SocketPath(a.lookupEnv)
@@ -51,7 +52,7 @@ func (s *session) share(ctx context.Context) *shared {
 		_ = c.Close()
 		return nil
 	}
-	out := &shared{Client: c, providers: map[string]bool{}, own: map[credref.Ref]bool{}}
+	out := &shared{Client: c, path: path, providers: map[string]bool{}, own: map[credref.Ref]bool{}}
 	own, bound := map[string]string{}, map[string]bool{}
 	for _, p := range s.Providers() {
 		own[p.Name] = p.Digest
@@ -76,7 +77,7 @@ func (s *session) share(ctx context.Context) *shared {
 // sidecar, or on for whom the sidecar takes its caller, by itself or by a secret of its own. The chain has no cycle.
 func (s *session) bound(def *config.Provider, there map[string]bool) bool {
 	b, err := s.Backend(def.Name)
-	if err != nil || def.Scoped() || there[def.Name] || backend.Describe(b).CallerBound {
+	if err != nil || def.Scoped() && !s.scoped || there[def.Name] || backend.Describe(b).CallerBound {
 		return true
 	}
 	for _, ref := range def.Chain {
@@ -170,7 +171,7 @@ func (s *session) keep(ctx context.Context, ref credref.Ref) (release func()) {
 		}()
 		return cancel
 	}
-	h := s.Handle(ref)
+	h := s.For(s.subject).Handle(ref)
 	if _, err := h.Get(ctx); err != nil {
 		s.app.log.Debug("a lease cannot be kept alive", "ref", ref.String(), "code", string(backend.CodeOf(err)))
 	}
