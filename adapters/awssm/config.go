@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/awsform"
 )
 
 // Config are the settings of a provider of kind awssm.
@@ -65,19 +66,19 @@ func (c Config) check() error {
 		return backend.Errorf(backend.CodeInvalidConfig, format, args...)
 	}
 	switch {
-	case c.Region != "" && !isRegion(c.Region):
+	case c.Region != "" && !awsform.IsRegion(c.Region):
 		return invalid("region is not the name of an AWS region, such as eu-west-1")
 	case c.AccessKeyID.IsZero() != c.SecretAccessKey.IsZero():
 		return invalid("access_key_id and secret_access_key belong together: set both or none")
 	case !c.SessionToken.IsZero() && c.AccessKeyID.IsZero():
 		return invalid("session_token needs access_key_id and secret_access_key")
-	case c.RoleARN != "" && !isRole(c.RoleARN):
+	case c.RoleARN != "" && !awsform.IsRole(c.RoleARN):
 		return invalid("role_arn is not the ARN of a role, such as arn:aws:iam::123456789012:role/reader")
 	case c.RoleARN == "" && (c.ExternalID != "" || c.SessionName != "" || c.SessionDuration != 0 || c.STSEndpoint != ""):
 		return invalid("external_id, session_name, session_duration and sts_endpoint need role_arn")
-	case c.ExternalID != "" && !isText(c.ExternalID, 2, 1224, "_+=,.@:/-"):
+	case c.ExternalID != "" && !awsform.IsText(c.ExternalID, 2, 1224, "_+=,.@:/-"):
 		return invalid("external_id is not 2 to 1,224 letters, digits or any of _+=,.@:/-")
-	case c.SessionName != "" && !isText(c.SessionName, 2, 64, "_+=,.@-"):
+	case c.SessionName != "" && !awsform.IsText(c.SessionName, 2, 64, "_+=,.@-"):
 		return invalid("session_name is not 2 to 64 letters, digits or any of _+=,.@-")
 	case c.SessionDuration != 0 && (c.SessionDuration < 15*time.Minute || c.SessionDuration > 12*time.Hour):
 		return invalid("session_duration is not within 15m and 12h")

@@ -20,6 +20,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/awsform"
 	"github.com/credresolve/credresolve/internal/neterr"
 )
 
@@ -37,7 +38,6 @@ var (
 	errStale      = backend.Errorf(backend.CodeConflict, "the secret has changed since that version")
 	errDeleted    = &backend.Error{Code: backend.CodeConflict, Reason: "the secret is marked for deletion, and its name is taken until then",
 		Remedy: "run: aws secretsmanager restore-secret --secret-id NAME"}
-	errTooLong = errors.New("the answer is too long")
 )
 
 const (
@@ -217,8 +217,8 @@ func serviceError(err error, target string) *backend.Error {
 		return say(r)
 	case status >= 500:
 		return say(refusal{backend.CodeUnavailable, fmt.Sprintf("the service failed with status %d", status)})
-	case errors.Is(err, errTooLong):
-		return say(refusal{backend.CodeUnavailable, errTooLong.Error()})
+	case errors.Is(err, awsform.ErrTooLong):
+		return say(refusal{backend.CodeUnavailable, awsform.ErrTooLong.Error()})
 	case errors.As(err, &send), cut(err):
 		return network()
 	case status >= 300 && status < 400:

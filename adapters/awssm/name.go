@@ -1,45 +1,25 @@
 package awssm
 
-import "strings"
+import (
+	"strings"
 
-// The forms are checked by hand: a program that links the adapter and does not use it shall not compile patterns.
-
-// isText reports whether s has least to most bytes, all of them ASCII letters, digits or in more.
-func isText(s string, least, most int, more string) bool {
-	return len(s) >= least && len(s) <= most && strings.IndexFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(more, r)
-	}) < 0
-}
+	"github.com/credresolve/credresolve/internal/awsform"
+)
 
 // isName reports whether s can be the name of a secret. AWS itself uses the exclamation mark, in the names of secrets that
 // another service manages.
-func isName(s string) bool { return isText(s, 1, 512, "_/+=.@!-") }
+func isName(s string) bool { return awsform.IsText(s, 1, 512, "_/+=.@!-") }
 
 func isARN(s string) bool { return strings.HasPrefix(s, "arn:") }
 
 // regionOf gives the region of a secret's ARN, whole or partial; nothing when arn is none.
 func regionOf(arn string) string {
 	p := strings.SplitN(arn, ":", 7)
-	if len(p) != 7 || p[0] != "arn" || !isPartition(p[1]) || p[2] != "secretsmanager" || !isRegion(p[3]) ||
-		!isAccount(p[4]) || p[5] != "secret" || !isText(p[6], 1, 512+suffixLength, "_/+=.@!-") {
+	if len(p) != 7 || p[0] != "arn" || !awsform.IsPartition(p[1]) || p[2] != "secretsmanager" || !awsform.IsRegion(p[3]) ||
+		!awsform.IsAccount(p[4]) || p[5] != "secret" || !awsform.IsText(p[6], 1, 512+suffixLength, "_/+=.@!-") {
 		return ""
 	}
 	return p[3]
-}
-
-// isRole reports whether arn is that of an IAM role.
-func isRole(arn string) bool {
-	p := strings.SplitN(arn, ":", 6)
-	return len(p) == 6 && p[0] == "arn" && isPartition(p[1]) && p[2] == "iam" && p[3] == "" && isAccount(p[4]) &&
-		strings.HasPrefix(p[5], "role/") && isText(p[5], 6, 600, "_+=,.@/-")
-}
-
-func isPartition(s string) bool { return strings.HasPrefix(s, "aws") && isRegion(s) }
-
-func isAccount(s string) bool { return len(s) == 12 && strings.Trim(s, "0123456789") == "" }
-
-func isRegion(s string) bool {
-	return isText(s, 2, 63, "-") && s == strings.ToLower(s) && s[0] != '-' && s[len(s)-1] != '-'
 }
 
 func isUUID(s string) bool {

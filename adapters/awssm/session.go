@@ -24,6 +24,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/awsform"
 )
 
 const (
@@ -150,7 +151,7 @@ func (c Config) load(ctx context.Context, p *processes) (*session, error) {
 		e := backend.Errorf(backend.CodeInvalidConfig, "no AWS region is known")
 		e.Remedy = "set region in the provider, AWS_REGION, or region in the AWS profile"
 		return nil, e
-	case !isRegion(cfg.Region):
+	case !awsform.IsRegion(cfg.Region):
 		return nil, backend.Errorf(backend.CodeInvalidConfig, "AWS_REGION or the region of the AWS profile is not the name of a region")
 	}
 	s := &session{region: cfg.Region, target: "AWS Secrets Manager in " + cfg.Region, remedy: c.remedy(), source: source, role: c.RoleARN != ""}
@@ -341,21 +342,7 @@ func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	answer, err := t.next.RoundTrip(r)
 	if err == nil {
-		answer.Body = &limitedBody{ReadCloser: answer.Body, left: maxAnswer}
+		answer.Body = awsform.Limit(answer.Body, maxAnswer)
 	}
 	return answer, err
-}
-
-type limitedBody struct {
-	io.ReadCloser
-	left int
-}
-
-func (b *limitedBody) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errTooLong
-	}
-	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +23,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/awsform"
+	"github.com/credresolve/credresolve/internal/formlogin"
 )
 
 var _ backend.Describer = (*Backend)(nil)
@@ -41,6 +42,8 @@ type Backend struct {
 	life        context.Context // ends with Close
 	end         context.CancelFunc
 	closed      atomic.Bool
+	logins      formlogin.Logins
+	provider    string
 }
 
 // New gives a Backend of c. It does no I/O, and does not look at the AWS configuration of the user yet.
@@ -52,7 +55,7 @@ func New(c Config, h backend.Host) (*Backend, error) {
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
 	}
-	b := &Backend{config: c, dir: h.Dir}
+	b := &Backend{config: c, dir: h.Dir, provider: h.Provider}
 	b.life, b.end = context.WithCancel(context.Background())
 	lookup := h.LookupEnv
 	if lookup == nil {
@@ -80,7 +83,7 @@ func (b *Backend) Describe() backend.Description {
 	if b.config.Endpoint != "" {
 		detail += ", at " + b.config.Endpoint
 	}
-	return backend.Description{Detail: detail, Fields: true, CallerBound: b.callerBound}
+	return backend.Description{Detail: detail, Fields: true, CallerBound: b.callerBound, Login: b.config.asks()}
 }
 
 // Get implements backend.Backend. It asks once more with what the sources then give when AWS refuses what the caller
@@ -89,31 +92,61 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if req.Version != "" {
-		return nil, errVersion
+	if _, err := b.stepsOf(req); err != nil {
+		return nil, err
 	}
-	var steps []Role
-	switch role, known := b.config.Roles[req.ID]; {
+	if b.config.asks() {
+		return nil, &backend.Error{
+			Code: backend.CodeAuthRequired, Reason: "a one-time code of the MFA device is wanted",
+			Remedy: "run: credresolve login " + b.provider + " " + req.ID + ", or set mfa_code to a ref that gives one",
+		}
+	}
+	return b.get(ctx, req, "")
+}
+
+// stepsOf are the roles to assume for req, none for a session of the caller.
+func (b *Backend) stepsOf(req backend.Request) ([]Role, error) {
+	role, known := b.config.Roles[req.ID]
+	switch {
 	case b.closed.Load():
 		return nil, errClosed
+	case req.Version != "":
+		return nil, errVersion
 	case req.ID == idSession && b.config.web():
 		return nil, errWebSession
 	case req.ID == idSession:
+		return nil, nil
 	case known:
-		steps = b.config.steps(role)
-	case isRole(req.ID):
-		steps = b.config.steps(Role{RoleARN: req.ID})
-	case isText(req.ID, 1, 64, nameMarks):
+		return b.config.steps(role), nil
+	case awsform.IsRole(req.ID):
+		return b.config.steps(Role{RoleARN: req.ID}), nil
+	case awsform.IsText(req.ID, 1, 64, nameMarks):
 		return nil, errNoRole
-	default:
-		return nil, errID
 	}
+	return nil, errID
+}
+
+// within bounds ctx by the life of b.
+func (b *Backend) within(ctx context.Context) (context.Context, context.CancelFunc) {
 	within, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(b.life, cancel)()
-	c, again, err := b.obtain(within, steps)
+	stop := context.AfterFunc(b.life, cancel)
+	return within, func() {
+		stop()
+		cancel()
+	}
+}
+
+// get gets the credentials of req, by code where a person entered one.
+func (b *Backend) get(ctx context.Context, req backend.Request, code string) (*backend.Credential, error) {
+	steps, err := b.stepsOf(req)
+	if err != nil {
+		return nil, err
+	}
+	within, done := b.within(ctx)
+	defer done()
+	c, again, err := b.obtain(within, steps, code)
 	if again {
-		c, _, err = b.obtain(within, steps)
+		c, _, err = b.obtain(within, steps, code)
 	}
 	if err != nil && ctx.Err() == nil && b.closed.Load() {
 		return nil, errClosed
@@ -123,14 +156,14 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 
 // obtain goes through steps; none: a session of the caller. again tells that AWS refused what a source gave, which has
 // been told so.
-func (b *Backend) obtain(ctx context.Context, steps []Role) (c *backend.Credential, again bool, err error) {
+func (b *Backend) obtain(ctx context.Context, steps []Role, code string) (c *backend.Credential, again bool, err error) {
 	s, err := b.open(ctx)
 	if err != nil {
 		return nil, false, err
 	}
 	defer s.close()
 	var shown shown
-	out, user, err := s.first(ctx, steps, &shown)
+	out, user, err := s.first(ctx, steps, code, &shown)
 	if err != nil {
 		if backend.CodeOf(err) == backend.CodeAuthRequired && shown.used {
 			again = shown.reject()
@@ -202,7 +235,7 @@ func (b *Backend) open(ctx context.Context) (*session, error) {
 		return nil, ctx.Err()
 	case err != nil:
 		return nil, errLoad
-	case !isRegion(cfg.Region):
+	case !awsform.IsRegion(cfg.Region):
 		return nil, errNoRegion
 	}
 	if built, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // by now it has the user's CA bundle
@@ -259,14 +292,14 @@ func (s *shown) text(ctx context.Context, setting string, source backend.Source)
 }
 
 // first does the first call, with what the caller is.
-func (s *session) first(ctx context.Context, steps []Role, show *shown) (*types.Credentials, *types.AssumedRoleUser, error) {
+func (s *session) first(ctx context.Context, steps []Role, entered string, show *shown) (*types.Credentials, *types.AssumedRoleUser, error) {
 	if s.config.web() {
 		return s.web(ctx, steps[0], show)
 	}
 	if err := s.sign(ctx, show); err != nil {
 		return nil, nil, err
 	}
-	serial, code, err := s.mfa(ctx, show)
+	serial, code, err := s.mfa(ctx, entered, show)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -336,23 +369,19 @@ func (s *session) sign(ctx context.Context, show *shown) error {
 	return nil
 }
 
-// mfa gives the device and a code of it; neither where no MFA is wanted.
-func (s *session) mfa(ctx context.Context, show *shown) (serial, code *string, err error) {
-	if s.config.MFASerial == "" {
+// mfa gives the device and a code of it, entered by a person or of mfa_code; neither where no MFA is wanted.
+func (s *session) mfa(ctx context.Context, entered string, show *shown) (serial, code *string, err error) {
+	switch {
+	case s.config.MFASerial == "":
 		return nil, nil, nil
-	}
-	if s.config.MFACode.IsZero() {
-		return nil, nil, &backend.Error{
-			Code: backend.CodeAuthRequired, Reason: "a one-time code of the MFA device is wanted, and mfa_code is not set",
-			Remedy: "set mfa_code to a ref that gives one, or run: aws sts get-session-token --serial-number " + s.config.MFASerial +
-				" --token-code CODE, and store what it prints for access_key_id, secret_access_key and session_token",
-		}
+	case entered != "":
+		return &s.config.MFASerial, &entered, nil
 	}
 	text, err := show.text(ctx, "mfa_code", s.config.MFACode)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(text) != 6 || strings.Trim(text, "0123456789") != "" {
+	if !isCode(text) {
 		return nil, nil, backend.Errorf(backend.CodeAuthRequired, "mfa_code gave what is not six digits")
 	}
 	return &s.config.MFASerial, &text, nil
@@ -440,28 +469,15 @@ type limited struct{ next http.RoundTripper }
 func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := l.next.RoundTrip(r)
 	if err == nil {
-		answer.Body = &limitedBody{answer.Body, maxAnswer}
+		answer.Body = awsform.Limit(answer.Body, maxAnswer)
 	}
 	return answer, err
-}
-
-type limitedBody struct {
-	io.ReadCloser
-	left int
-}
-
-func (b *limitedBody) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errTooLong
-	}
-	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
 }
 
 // Close ends what is under way. What comes after it fails; a second Close does nothing.
 func (b *Backend) Close() error {
 	b.closed.Store(true)
 	b.end()
+	b.logins.Close()
 	return nil
 }

@@ -155,7 +155,7 @@ func TestSession(t *testing.T) {
 	get(t, open(t, c), "session", 2*time.Hour)
 	c.MFASerial = device
 	_, err := open(t, c).Get(t.Context(), backend.Request{ID: "session"})
-	fails(t, err, backend.CodeAuthRequired, "aws sts get-session-token --serial-number "+device)
+	fails(t, err, backend.CodeAuthRequired, "credresolve login")
 	var rejected atomic.Int32
 	c.MFACode = backend.NewSource(func(context.Context) (backend.Secret, string, error) {
 		return backend.NewSecretString("123456"), "r", nil

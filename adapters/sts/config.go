@@ -2,10 +2,10 @@ package sts
 
 import (
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/awsform"
 )
 
 // Config are the settings of a provider of kind sts.
@@ -27,7 +27,8 @@ type Config struct {
 	// MFASerial is the serial number or ARN of the MFA device of the caller, which is then shown to assume the first role and
 	// for "session". Empty: no MFA.
 	MFASerial string `yaml:"mfa_serial"`
-	// MFACode gives a one-time code of that device. AWS takes each code once. Empty: what needs one says how to log in.
+	// MFACode gives a one-time code of that device. AWS takes each code once. Empty: a person
+	// enters one, by: credresolve login.
 	MFACode backend.Source `yaml:"mfa_code"`
 	// Duration is how long a session lasts unless its role says otherwise, 15m to 12h; 36h for "session". Zero: what AWS
 	// takes, 1h for a role and 12h for "session".
@@ -87,7 +88,7 @@ func (c Config) check() error {
 		return backend.Errorf(backend.CodeInvalidConfig, format, args...)
 	}
 	switch {
-	case c.Region != "" && !isRegion(c.Region):
+	case c.Region != "" && !awsform.IsRegion(c.Region):
 		return invalid("region is not the name of an AWS region, such as eu-west-1")
 	case c.AccessKeyID.IsZero() != c.SecretAccessKey.IsZero():
 		return invalid("access_key_id and secret_access_key belong together: set both or none")
@@ -99,9 +100,9 @@ func (c Config) check() error {
 		return invalid("a web identity token stands in place of access_key_id and mfa_serial: set one or the other")
 	case c.MFASerial == "" && !c.MFACode.IsZero():
 		return invalid("mfa_code needs mfa_serial")
-	case c.MFASerial != "" && !isText(c.MFASerial, 9, 256, "=/:,.@-_"):
+	case c.MFASerial != "" && !awsform.IsText(c.MFASerial, 9, 256, "=/:,.@-_"):
 		return invalid("mfa_serial is neither a serial number nor the ARN of an MFA device")
-	case c.SessionName != "" && !isText(c.SessionName, 2, 64, nameMarks):
+	case c.SessionName != "" && !awsform.IsText(c.SessionName, 2, 64, nameMarks):
 		return invalid("session_name is not 2 to 64 letters, digits or any of _+=,.@-")
 	case c.Duration != 0 && (c.Duration < least || c.Duration > mostSession):
 		return invalid("duration is not within 15m and 36h")
@@ -115,19 +116,19 @@ func (c Config) check() error {
 	for name, r := range c.Roles {
 		at := "roles." + name + ": "
 		switch {
-		case name == idSession || !isText(name, 1, 64, nameMarks):
+		case name == idSession || !awsform.IsText(name, 1, 64, nameMarks):
 			return invalid("roles has a name that is %q, or not 1 to 64 letters, digits or any of %s", idSession, nameMarks)
-		case !isRole(r.RoleARN):
+		case !awsform.IsRole(r.RoleARN):
 			return invalid("%srole_arn is not the ARN of a role, such as arn:aws:iam::123456789012:role/reader", at)
-		case r.SessionName != "" && !isText(r.SessionName, 2, 64, nameMarks):
+		case r.SessionName != "" && !awsform.IsText(r.SessionName, 2, 64, nameMarks):
 			return invalid("%ssession_name is not 2 to 64 letters, digits or any of _+=,.@-", at)
 		case r.Duration != 0 && (r.Duration < least || r.Duration > mostRole):
 			return invalid("%sduration is not within 15m and 12h", at)
 		case r.Duration > mostChained && len(r.Via) > 0:
 			return invalid("%sduration is over 1h, to which AWS limits a role that another role assumes", at)
-		case r.ExternalID != "" && !isText(r.ExternalID, 2, 1224, "_+=,.@:/-"):
+		case r.ExternalID != "" && !awsform.IsText(r.ExternalID, 2, 1224, "_+=,.@:/-"):
 			return invalid("%sexternal_id is not 2 to 1,224 letters, digits or any of _+=,.@:/-", at)
-		case r.SourceIdentity != "" && !isText(r.SourceIdentity, 2, 64, nameMarks):
+		case r.SourceIdentity != "" && !awsform.IsText(r.SourceIdentity, 2, 64, nameMarks):
 			return invalid("%ssource_identity is not 2 to 64 letters, digits or any of _+=,.@-", at)
 		case len(r.Policy) > 2048 || len(r.PolicyARNs) > 10 || len(r.Tags) > 50:
 			return invalid("%spolicy is over 2,048 characters, or there are over 10 policy_arns or 50 tags", at)
@@ -139,7 +140,7 @@ func (c Config) check() error {
 		}
 		for _, via := range r.Via {
 			hop, known := c.Roles[via]
-			if !known && !isRole(via) || len(hop.Via) > 0 {
+			if !known && !awsform.IsRole(via) || len(hop.Via) > 0 {
 				return invalid("%svia names what is neither the ARN of a role nor a role without via", at)
 			}
 		}
@@ -215,20 +216,4 @@ func Kind() backend.Kind {
 			}
 			return b, nil
 		})
-}
-
-func isText(s string, least, most int, more string) bool {
-	return len(s) >= least && len(s) <= most && strings.IndexFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(more, r)
-	}) < 0
-}
-
-func isRole(arn string) bool {
-	p := strings.SplitN(arn, ":", 6)
-	return len(p) == 6 && p[0] == "arn" && strings.HasPrefix(p[1], "aws") && isRegion(p[1]) && p[2] == "iam" && p[3] == "" &&
-		len(p[4]) == 12 && strings.Trim(p[4], "0123456789") == "" && strings.HasPrefix(p[5], "role/") && isText(p[5], 6, 600, "_+=,.@/-")
-}
-
-func isRegion(s string) bool {
-	return isText(s, 2, 63, "-") && s == strings.ToLower(s) && s[0] != '-' && s[len(s)-1] != '-'
 }

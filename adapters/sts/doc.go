@@ -18,5 +18,6 @@
 //
 // # Capabilities
 //
-// None beyond Get: AWS has no call that tells whether a role can be assumed, and none that ends a session.
+// Login, where mfa_serial is set without mfa_code: a person enters a one-time code. Probe of a credential, by GetCallerIdentity. AWS
+// has no call that tells whether a role can be assumed, and none that ends a session.
 package sts

@@ -12,6 +12,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/awsform"
 	"github.com/credresolve/credresolve/internal/neterr"
 )
 
@@ -23,6 +24,7 @@ var (
 		Remedy: "write it as arn:aws:iam::123456789012:role/reader, or as a name under roles"}
 	errNoRole     = &backend.Error{Code: backend.CodeNotFound, Reason: "no role of that name is configured", Remedy: "add it under roles"}
 	errWebSession = backend.Errorf(backend.CodeUnsupported, "a web identity token gives the session of a role, not one of its own")
+	errNotNeeded  = &backend.Error{Code: backend.CodeUnsupported, Reason: "nobody logs in here: the caller's credentials are enough", Remedy: "set mfa_serial where AWS wants a one-time code"}
 	errProcess    = &backend.Error{Code: backend.CodeUnsupported, Reason: "the AWS profile has a credential_process, which is not run here",
 		Remedy: "set access_key_id and secret_access_key to refs of a provider of kind exec"}
 	errNoRegion    = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "no AWS region is known", Remedy: "set region in the provider, AWS_REGION, or region in the AWS profile"}
@@ -30,7 +32,6 @@ var (
 	errLoad        = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "the AWS configuration of the user cannot be loaded", Remedy: "check the profile, ~/.aws/config and the AWS_* variables"}
 	errTokenFile   = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the file of the web identity token cannot be read, or is empty", Remedy: "check web_identity_token_file"}
 	errAnswer      = backend.Errorf(backend.CodeUnavailable, "the answer holds no credentials; check the endpoint")
-	errTooLong     = errors.New("the answer is too long")
 	remedyOfCaller = "check access_key_id and its like, or log in again: aws sso login"
 )
 
@@ -116,8 +117,8 @@ func failure(ctx context.Context, err error, step string, mfa bool) error {
 		return say(r)
 	case status >= 500:
 		return say(refusal{backend.CodeUnavailable, fmt.Sprintf("the service failed with status %d", status), ""})
-	case errors.Is(err, errTooLong):
-		return say(refusal{backend.CodeUnavailable, errTooLong.Error(), "check the endpoint"})
+	case errors.Is(err, awsform.ErrTooLong):
+		return say(refusal{backend.CodeUnavailable, awsform.ErrTooLong.Error(), "check the endpoint"})
 	case errors.As(err, &send):
 		return neterr.Classify(ctx, err, step)
 	case status >= 300 && status < 400:
