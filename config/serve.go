@@ -272,15 +272,18 @@ var permissions = []string{"invalidate", "revoke", "metrics", "status"}
 // What a consumer may do with the secrets of its plugin.
 var secretPermissions = []string{"read", "write"}
 
-// reserved names the providers that keep what is not for resolving: plugins' own secrets.
-func (f *File) reserved() []string {
-	if store := f.settings.Serve.Plugins.Store; store != "" {
-		return []string{store}
+// reserved names the providers that keep what is not for resolving: plugins' own secrets, and what logins gave.
+func (f *File) reserved() (names []string) {
+	for _, store := range []string{f.settings.Serve.Plugins.Store, f.settings.Logins.Store} {
+		if store != "" {
+			names = append(names, store)
+		}
 	}
-	return nil
+	return names
 }
 
-// Resolvable names the providers of which a rule may allow something: all but those that keep plugins' secrets.
+// Resolvable names the providers of which a rule may allow something: all but those that keep plugins' secrets, or what logins
+// gave.
 func (f *File) Resolvable() []string {
 	var names []string
 	for _, p := range f.providers {

@@ -22,6 +22,7 @@ type guard struct {
 	digest  string
 	memory  *FailureMemory // nil: none
 	ignore  bool           // what other processes remember does not count
+	logins  bool           // people log in: a login that is missing is one person's, and no failure of the provider
 	limits  Breaker
 	budget  Budget
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}] // nil: never opens
@@ -37,7 +38,7 @@ type guard struct {
 }
 
 func newGuard(p Provider, memory *FailureMemory, ignore bool) *guard {
-	g := &guard{digest: p.Digest, limits: p.Breaker, budget: p.Budget, ignore: ignore}
+	g := &guard{digest: p.Digest, limits: p.Breaker, budget: p.Budget, ignore: ignore, logins: backend.Describe(p.Backend).Login}
 	if p.Digest != "" {
 		g.memory = memory
 	}
@@ -145,6 +146,9 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 			return
 		}
 		code := backend.CodeOf(err)
+		if g.logins && code == backend.CodeAuthRequired {
+			return
+		}
 		now := time.Now()
 		g.mu.Lock()
 		defer g.mu.Unlock()

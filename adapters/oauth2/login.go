@@ -135,7 +135,7 @@ func (l *login) settle(status backend.LoginStatus, message string, g *backend.Gr
 	pending := l.state.Status == backend.LoginPending
 	if pending {
 		l.state.Status, l.state.Message, l.state.Grant, l.ended = status, message, g, time.Now()
-		l.state.URL, l.state.UserCode = "", ""
+		l.state.URL, l.state.UserCode, l.state.Fields = "", "", nil
 		l.verifier, l.nonce = "", ""
 	}
 	listener := l.listener
@@ -239,6 +239,9 @@ func (l *login) startCode(o backend.LoginOptions) error {
 	} else if port == 0 {
 		port = 1 // nothing listens there: the browser shows the address, which is pasted
 	}
+	l.state.Fields = []backend.LoginField{{
+		Name: "url", Label: "URL", Help: "the address at which the browser ended", Secret: true, Optional: !o.NoRedirect,
+	}}
 	l.redirect = "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) + c.RedirectPath
 	u, err := url.Parse(l.server.Authorization)
 	if err != nil {

@@ -21,6 +21,10 @@ const (
 	EventRevoke       = "revoke"
 	EventSessionStart = "session_start"
 	EventSessionEnd   = "session_end"
+	EventLoginStart   = "login_start"
+	EventLoginEnd     = "login_end" // how it ended is the reason
+	EventLogout       = "logout"
+	EventRefresh      = "refresh"
 	EventSecretHas    = "secret_has" // a plugin asked whether it keeps a secret
 	EventSecretSet    = "secret_set" // a plugin stored a secret of its own
 	EventSecretDelete = "secret_delete"

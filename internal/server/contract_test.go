@@ -12,15 +12,21 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers/legacy"
+
+	"github.com/credresolve/credresolve/adapters/oauth2"
+	"github.com/credresolve/credresolve/client"
+	"github.com/credresolve/credresolve/internal/oidctest"
 )
 
 // An independent reader of OpenAPI finds the document valid, and every request and answer of a running sidecar of its form.
 func TestSidecarKeepsItsOpenAPIDocument(t *testing.T) {
 	t.Parallel()
-	sc := &sidecar{t: t, dir: t.TempDir(), logs: &buffer{}, kinds: testKinds()}
+	sc := &sidecar{t: t, dir: t.TempDir(), logs: &buffer{}, kinds: testKinds(oauth2.Kind())}
 	sc.socket = filepath.Join(sc.dir, "run", "sock")
 	sc.write("conf.json", `{"a": "a-c4nary", "n": 7}`)
-	sc.configure(providers+"  kept: {kind: memory}\n", "  plugins: {store: kept}\n")
+	hub := oidctest.Start(t, oidctest.Options{})
+	sc.configure(providers+"  kept: {kind: memory}\n  vessel: {kind: memory}\n"+
+		"  hub: {kind: oauth2, client_id: desk, scopes: [openid, offline_access, profile], issuer: \""+hub.Issuer+"\"}\nlogins: {store: vessel}\n", "  plugins: {store: kept}\n")
 	sc.open()
 	served := sc.do("GET", "/openapi.json", "")
 	doc, err := openapi3.NewLoader().LoadFromData([]byte(served.body))
@@ -107,6 +113,32 @@ func TestSidecarKeepsItsOpenAPIDocument(t *testing.T) {
 	check("DELETE", "/v1/secrets/k", "", 204, plugin)
 	check("DELETE", "/v1/secrets/a%20b", "", 422, plugin)
 	check("DELETE", "/v1/plugins/p", "", 204)
+	check("GET", "/v1/resolve?ref="+escape("cred://hub/me"), "", 401)
+	check("POST", "/v1/resolve", `{"refs":[{"provider":"hub","id":"me"}]}`, 200)
+	check("POST", "/v1/login/start", `{"provider":"hub","id":"me","no_redirect":true}`, 200)
+	check("POST", "/v1/login/start", `{"provider":"m","id":"plain"}`, 422)
+	begun, err := sc.client("").StartLogin(t.Context(), client.LoginRequest{Provider: "hub", ID: "me", Device: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := `{"state":"` + begun.State + `"`
+	check("POST", "/v1/login/poll", state+"}", 200)
+	check("POST", "/v1/login/submit", state+`,"input":{"url":"x"}}`, 400)
+	check("POST", "/v1/login/cancel", state+"}", 204)
+	check("POST", "/v1/login/poll", state+"}", 200)
+	check("POST", "/v1/login/poll", `{"state":"none"}`, 404)
+	logIn(t, hub, sc.client(""), "hub", "me")
+	check("POST", "/v1/login/submit", `{"state":"none","input":{"url":"x"}}`, 404)
+	begun, err = sc.client("").StartLogin(t.Context(), client.LoginRequest{Provider: "hub", ID: "me", NoRedirect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, address := oidctest.Browse(t, begun.URL, "http://127.0.0.1")
+	check("POST", "/v1/login/submit", `{"state":"`+begun.State+`","input":{"url":"`+address+`"}}`, 200)
+	check("GET", "/v1/logins", "", 200)
+	check("POST", "/v1/refresh", `{"ref":{"provider":"hub","id":"me"}}`, 200)
+	check("POST", "/v1/logout", `{"ref":{"provider":"hub","id":"me"}}`, 200)
+	check("POST", "/v1/logout", `{"ref":{"provider":"hub","id":"me"}}`, 404)
 	check("POST", "/v1/reload", "", 200)
 	check("GET", "/v1/status", "", 200)
 	check("GET", "/v1/providers", "", 200)

@@ -499,7 +499,7 @@ func (s *Server) changeSecret(req *request, p *pluginRequest, event string, chan
 			return err
 		}
 		defer unlock()
-		defer s.resolver.Forget(p.ref(p.key)) // the owner may have resolved it
+		defer s.resolver.Wrote(p.ref(p.key)) // the owner may have resolved it
 		return change(ctx)
 	}()
 	if failed := s.auditSecret(req, p, event, err); err == nil {
@@ -545,6 +545,7 @@ func (s *Server) endPlugin(ctx context.Context, st *state, plugin string) (first
 		first = cmp.Or(first, err)
 		s.auditSession(one, audit.EventSessionEnd, "its plugin ended")
 	}
+	first = cmp.Or(first, s.endLogins(ctx, func(sub credref.Subject) bool { return sub.Plugin == plugin }, ""))
 	first = cmp.Or(first, s.resolver.EndPlugin(ctx, plugin))
 	if st.serve.Plugins.Store == "" {
 		return first
@@ -560,7 +561,7 @@ func (s *Server) endPlugin(ctx context.Context, st *state, plugin string) (first
 	defer unlock()
 	ended, err := secrets.end(ctx)
 	for _, key := range ended {
-		s.resolver.Forget(secrets.ref(key))
+		s.resolver.Wrote(secrets.ref(key))
 	}
 	return cmp.Or(first, err)
 }

@@ -130,6 +130,7 @@ func (s *Server) fetch(req *request, answers []answer, missing int, d resolver.D
 		if e, ok := a.err.(*resolver.RefError); ok {
 			a.err = e.Err
 		}
+		s.noteLogin(req, a.ref, a.err)
 		if backend.CodeOf(a.err) == backend.CodeTimeout {
 			a.err = &backend.Error{Code: backend.CodeTimeout, Reason: "the secret was not there in time"}
 		}

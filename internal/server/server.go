@@ -78,6 +78,7 @@ type Server struct {
 	badAuth  failures
 	conns    sync.Map // net.Conn to *conn
 	plugins  plugins
+	logins   logins
 
 	// streams is ended, and made anew, when what an open stream may see has changed.
 	streams atomic.Pointer[streams]
@@ -138,10 +139,7 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 			_ = s.audit.Close()
 		}
 	}()
-	open := o.Open
-	open.Observe = s.observe
-	open.OnChange = s.changed
-	if s.resolver, err = file.Open(open); err != nil {
+	if s.resolver, err = file.Open(s.openOptions()); err != nil {
 		return nil, err
 	}
 	s.metrics.Watch(s.resolver)
@@ -152,6 +150,13 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	s.keeper.Store(s.openKeeper(st))
 	s.state.Store(st)
 	return s, nil
+}
+
+// openOptions are those with which a configuration is opened.
+func (s *Server) openOptions() config.Options {
+	o := s.options.Open
+	o.Observe, o.OnChange, o.LoginOnDemand = s.observe, s.changed, true
+	return o
 }
 
 func (s *Server) newState(file *config.File) (*state, error) {
@@ -215,9 +220,7 @@ func (s *Server) Reload(ctx context.Context) (client.ReloadAnswer, error) {
 		return client.ReloadAnswer{}, err
 	}
 	before := digests(s.resolver)
-	open := s.options.Open
-	open.Observe, open.OnChange = s.observe, s.changed
-	if err := file.Apply(s.resolver, open); err != nil {
+	if err := file.Apply(s.resolver, s.openOptions()); err != nil {
 		return client.ReloadAnswer{}, errors.Join(err, s.audit.Apply(s.auditSettings(old)))
 	}
 	if err := s.checkPlugins(st); err != nil { // as each request of a plugin will be told

@@ -170,7 +170,7 @@ func (s *Server) judge(one *session, st *state) *judged {
 	return j
 }
 
-// endSession ends the session of that id, its streams, what is kept for its subject, and leases of it at their stores. It
+// endSession ends the session of that id, its streams, its logins, what is kept for its subject, and leases of it at their stores. It
 // reports false when there is none.
 func (s *Server) endSession(ctx context.Context, id string) (*session, error) {
 	s.sessions.mu.Lock()
@@ -191,10 +191,12 @@ func (s *Server) endSession(ctx context.Context, id string) (*session, error) {
 	s.sessions.mu.Unlock()
 	one.timer.Stop()
 	one.cancel()
+	within := func(sub credref.Subject) bool { return !shared && sub.Session == one.subject.Session }
+	err := s.endLogins(ctx, within, one.ID)
 	if shared {
-		return one, nil
+		return one, err
 	}
-	return one, s.resolver.EndSession(ctx, one.subject.Session)
+	return one, cmp.Or(s.resolver.EndSession(ctx, one.subject.Session), err)
 }
 
 // expire ends a session whose time is over.

@@ -144,6 +144,9 @@ func (s *Server) stream(req *request, refs []credref.Ref, place map[credref.Ref]
 	for {
 		select {
 		case ev, open := <-events:
+			if open {
+				s.noteLogin(req, ev.Ref, ev.Err)
+			}
 			if !open || !tell(ev) {
 				return
 			}
