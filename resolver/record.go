@@ -261,6 +261,9 @@ func (r *Resolver) publishEnd(k key, kind EventKind, err error) {
 		return
 	}
 	r.hub.publish(r, r.scope(k), k, Event{Ref: k.ref(), Kind: kind, State: endState(kind), Time: time.Now(), Err: err})
+	if r.flights[k] != nil { // a refresh goes on as a fetch
+		r.hub.publish(r, r.scope(k), k, Event{Ref: k.ref(), Kind: EventResolving, State: StateResolving, Time: time.Now()})
+	}
 }
 
 // scope is that of k's provider.

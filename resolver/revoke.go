@@ -161,8 +161,10 @@ func (r *Resolver) atStore(ctx context.Context, p *provider, rec *record) error 
 		case e == nil || e.Payload.cred == nil:
 			r.publishEnd(place, EventRevoked, nil)
 		case e.Payload.known.revision != rec.known.revision:
+			now := r.clock.exact()
+			e.Payload.due, e.Payload.refresh = false, now+int64(minRefresh)
 			r.publish(&e.Payload, EventFailed, errEnded)
-			r.schedule(e, r.clock.exact())
+			r.schedule(e, now)
 		}
 	}
 	if e := r.cache.Peek(place); e != nil && e.Payload.cred != nil && e.Payload.known.revision == rec.known.revision {

@@ -28,7 +28,7 @@ type transition struct {
 	to   State
 }
 
-// transitions are all steps of a credential's life. What holds for each state in which it is served is in served, below.
+// transitions are all steps of a credential's life.
 var transitions = [...]transition{
 	{StateConfigured, EventResolving, StateResolving},
 	{StateRevoked, EventResolving, StateResolving},
@@ -43,8 +43,7 @@ var transitions = [...]transition{
 	{StateResolving, EventLapsed, StateConfigured}, // given to who waited, and kept nowhere
 
 	{StateActive, EventExpiring, StateExpiring},
-	{StateActive, EventStale, StateStale},
-	{StateExpiring, EventStale, StateStale},
+	{StateActive, EventStale, StateStale}, // a refresh had failed
 
 	{StateExpiring, EventRefreshing, StateRefreshing},
 	{StateActive, EventRefreshing, StateRefreshing}, // before its time: it was refused, or asked for anew
@@ -53,8 +52,9 @@ var transitions = [...]transition{
 
 	{StateRefreshing, EventRefreshed, StateActive},
 	{StateRefreshing, EventRotated, StateActive},
-	{StateRefreshing, EventRotated, StateConfigured}, // kept nowhere
-	{StateRefreshing, EventStale, StateRefreshing},   // its time is over, and the successor is not there yet
+	{StateRefreshing, EventRefreshed, StateConfigured}, // kept nowhere
+	{StateRefreshing, EventRotated, StateConfigured},
+	{StateRefreshing, EventStale, StateRefreshing}, // its time is over, and the successor is not there yet
 	{StateRefreshing, EventStale, StateStale},
 	{StateRefreshing, EventFailed, StateActive},
 	{StateRefreshing, EventFailed, StateConfigured}, // denied, gone, or over
@@ -163,14 +163,7 @@ func (r *Resolver) lapsed(keys ...key) {
 
 // crowdedOut tells of what left the cache to make room. Called with r.mu held.
 func (r *Resolver) crowdedOut() {
-	for _, k := range r.crowded {
-		if r.flights[k] != nil {
-			r.publishEnd(k, EventLapsed, nil)
-			r.publishEnd(k, EventResolving, nil)
-			continue
-		}
-		r.lapsed(k)
-	}
+	r.lapsed(r.crowded...)
 	r.crowded = nil
 }
 
