@@ -22,6 +22,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
 	"github.com/credresolve/credresolve/adapters/sidecar"
+	"github.com/credresolve/credresolve/adapters/sts"
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
@@ -394,6 +395,7 @@ func TestReadmeTableOfKinds(t *testing.T) {
 		},
 		"memory":  func() (backend.Backend, error) { return memory.New(memory.Config{}) },
 		"sidecar": func() (backend.Backend, error) { return sidecar.New(sidecar.Config{}, host) },
+		"sts":     func() (backend.Backend, error) { return sts.New(sts.Config{Region: "eu-west-1"}, host) },
 		"vault": func() (backend.Backend, error) {
 			return vault.New(vault.Config{Address: "http://127.0.0.1:1", Auth: vault.Auth{Token: secret}}, host)
 		},

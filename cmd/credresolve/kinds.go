@@ -9,6 +9,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
 	"github.com/credresolve/credresolve/adapters/sidecar"
+	"github.com/credresolve/credresolve/adapters/sts"
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
 )
@@ -24,6 +25,7 @@ func kinds() *backend.Registry {
 		keychain.Kind(),
 		memory.Kind(),
 		sidecar.Kind(),
+		sts.Kind(),
 		vault.Kind(),
 	)
 }

@@ -36,6 +36,7 @@ var backends = []column{
 	{"authprofiles-file", "authprofiles: file", "adapters/authprofiles.md"},
 	{"authprofiles-database", "authprofiles: database", "adapters/authprofiles.md"},
 	{"sidecar", "sidecar", "adapters/sidecar.md"},
+	{"sts", "sts", "adapters/sts.md"},
 }
 
 var executables = []column{
