@@ -83,7 +83,7 @@ var allowed = []struct {
 }
 
 // leaves is what an adapter may depend on, beside its SDK.
-var leaves = []string{"backend", "internal/neterr", "internal/statedir", "internal/process", "internal/execproto", "internal/safefile", "internal/sessionbus", "internal/json5", "internal/sqliteread", "internal/staged", "internal/authstore", "internal/lazyregexp"}
+var leaves = []string{"backend", "internal/authstore", "internal/awsform", "internal/execproto", "internal/formlogin", "internal/json5", "internal/lazyregexp", "internal/neterr", "internal/process", "internal/safefile", "internal/sessionbus", "internal/sqliteread", "internal/staged", "internal/statedir"}
 
 func TestImportDirections(t *testing.T) {
 	t.Parallel()
