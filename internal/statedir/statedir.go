@@ -4,10 +4,11 @@ package statedir
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -76,7 +77,7 @@ func Key(dir, name string) ([]byte, error) {
 	}
 	defer os.Remove(tmp.Name())
 	key := make([]byte, KeySize)
-	_, _ = rand.Read(key) // never fails, as its documentation says
+	_, _ = cryptorand.Read(key) // never fails, as its documentation says
 	_, err = tmp.Write(key)
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return nil, fmt.Errorf("write the key %s: %w", name, err)
@@ -114,4 +115,33 @@ func Lock(ctx context.Context, dir, name string) (unlock func(), err error) {
 		return nil, fmt.Errorf("take the lock %s: %w", name, err)
 	}
 	return func() { _ = l.Close() }, nil
+}
+
+// LockUnless is Lock that gives up when done says so, which it asks before each try: unlock is then nil. It tries ever less
+// often, so that many processes can wait.
+func LockUnless(ctx context.Context, dir, name string, done func() bool) (unlock func(), err error) {
+	if err := Ensure(dir); err != nil {
+		return nil, err
+	}
+	l := flock.New(filepath.Join(dir, name+".lock"), flock.SetPermissions(0o600))
+	for pause := 4 * time.Millisecond; ; pause = min(pause*3/2, 200*time.Millisecond) {
+		if done() {
+			_ = l.Close()
+			return nil, nil
+		}
+		locked, err := l.TryLock()
+		if locked {
+			return func() { _ = l.Close() }, nil
+		}
+		if err != nil {
+			_ = l.Close()
+			return nil, fmt.Errorf("take the lock %s: %w", name, err)
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			_ = l.Close()
+			return nil, ctx.Err()
+		}
+	}
 }

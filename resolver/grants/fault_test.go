@@ -502,3 +502,60 @@ func TestCloseDuringAnExchange(t *testing.T) {
 	}
 	want(t, open(t, w, i, grants.Config{}), "access-c4nary-2")
 }
+
+// Whoever removes the file of a lock makes two at work at once. They end with the same token, and none is lost.
+func TestLockIsLost(t *testing.T) {
+	t.Parallel()
+	for _, first := range []bool{true, false} { // the one that was at it first is done first
+		i, w, dir := &issuer{ttl: time.Hour}, vessel(t), t.TempDir()+"/state"
+		a := open(t, w, i, grants.Config{StateDir: dir})
+		enter(t, a, i, me)
+		slow := &slow{i, make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})}
+		b := open(t, w, slow, grants.Config{StateDir: dir})
+		done := make(chan error)
+		go func() { done <- b.Refresh(context.Background(), me) }()
+		<-slow.entered
+		if first {
+			close(slow.spend)
+			<-slow.spent
+		}
+		locks, err := filepath.Glob(dir + "/login-*.lock")
+		if err != nil || len(locks) != 1 {
+			t.Fatal(locks, err)
+		}
+		if err := os.Remove(locks[0]); err != nil {
+			t.Fatal(err)
+		}
+		err = a.Refresh(t.Context(), me)
+		if first {
+			fails(t, err, backend.ErrAuthRequired, "interrupted")
+		} else if err != nil {
+			t.Error(err)
+		}
+		if !first {
+			close(slow.spend)
+		}
+		close(slow.finish)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for _, b := range []*grants.Backend{a, b} {
+			want(t, b, "access-c4nary-2")
+		}
+	}
+}
+
+// slow is an issuer whose exchange takes long before it spends the token, and after.
+type slow struct {
+	*issuer
+	entered, spend, spent, finish chan struct{}
+}
+
+func (s *slow) Refresh(ctx context.Context, req backend.Request, have *backend.Grant) (*backend.Grant, error) {
+	close(s.entered)
+	<-s.spend
+	g, err := s.issuer.Refresh(ctx, req, have)
+	close(s.spent)
+	<-s.finish
+	return g, err
+}

@@ -183,8 +183,22 @@ func readIndexed(path string) (Entry, error) {
 	}, nil
 }
 
-func (s *Store) indexed(k key) string {
-	return filepath.Join(s.c.StateDir, indexDir, lockName(k.id(s.c.Prefix))+indexSuffix)
+func (s *Store) indexed(id string) string {
+	return filepath.Join(s.c.StateDir, indexDir, lockName(id)+indexSuffix)
+}
+
+// noted gives a func that reports whether the index has another word on the grant under id than when it was last asked.
+func (s *Store) noted(id string) func() bool {
+	path := s.indexed(id)
+	last, _ := os.Stat(path)
+	return func() bool {
+		now, err := os.Stat(path)
+		if err != nil || last != nil && os.SameFile(now, last) && now.ModTime().Equal(last.ModTime()) {
+			return false
+		}
+		last = now
+		return true
+	}
 }
 
 // note puts r into the index. An index that cannot be written does not keep a grant from being used.
@@ -197,7 +211,7 @@ func (s *Store) note(r *record) {
 		Format: indexVersion, Provider: e.Provider, ID: e.ID, Subject: e.Subject, Status: e.Status, Account: e.Account, Expires: e.Expires,
 		RefreshAfter: e.RefreshAfter, LoggedIn: e.LoggedIn, Refreshed: e.Refreshed, Refreshable: e.Refreshable, Reason: e.Reason,
 	})
-	path := s.indexed(r.key)
+	path := s.indexed(r.key.id(s.c.Prefix))
 	if err != nil || statedir.Ensure(s.c.StateDir) != nil || statedir.Ensure(filepath.Dir(path)) != nil {
 		return
 	}
@@ -216,6 +230,6 @@ func (s *Store) note(r *record) {
 
 func (s *Store) forget(k key) {
 	if s.c.StateDir != "" {
-		_ = os.Remove(s.indexed(k))
+		_ = os.Remove(s.indexed(k.id(s.c.Prefix)))
 	}
 }

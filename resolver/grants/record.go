@@ -69,6 +69,7 @@ type facts struct {
 type attempt struct {
 	Owner string    `json:"owner"` // a process: host and random number
 	Host  string    `json:"host"`
+	PID   int       `json:"pid"` // there
 	Began time.Time `json:"began"`
 	Until time.Time `json:"until"`           // the owner gives up then, by its clock
 	Again bool      `json:"again,omitempty"` // it follows one that was interrupted

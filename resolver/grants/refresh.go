@@ -7,6 +7,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -80,7 +82,22 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 	if err := s.flush(ctx, id); err != nil {
 		return nil, false, err
 	}
-	unlock, err := s.lock(ctx, id)
+	noted := s.noted(id)
+	unlock, err := s.lockUnless(ctx, id, func() bool {
+		// Where many processes wait, most of them need not have the lock: another has made the successor.
+		if force || !noted() {
+			return false
+		}
+		now, err := s.load(ctx, k)
+		if err != nil || !now.usable(time.Now()) || now.isDue(time.Now()) || s.isRefused(id, now) || !b.bound(now) || now.State != stateActive {
+			return false
+		}
+		r = now
+		return true
+	})
+	if err == nil && unlock == nil {
+		return r, false, nil
+	}
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = &backend.Error{Code: backend.CodeUnavailable, Reason: "another process has been at work on the login of " + k.String() + " for minutes",
@@ -138,7 +155,7 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 		}
 		// From here on who finds the record knows that the token may be spent.
 		if !written {
-			mine = &attempt{Owner: s.owner, Host: s.host(), Began: now.Round(0), Until: now.Add(leaseTime).Round(0), Again: again}
+			mine = &attempt{Owner: s.owner, Host: s.host(), PID: os.Getpid(), Began: now.Round(0), Until: now.Add(leaseTime).Round(0), Again: again}
 			marker.State, marker.Attempt = stateRefreshing, mine
 			if err := s.save(ctx, marker); errors.Is(err, backend.ErrConflict) {
 				races++
@@ -328,12 +345,18 @@ type leaseSeen struct {
 
 const leasePoll = 250 * time.Millisecond
 
-// leased is how long to wait before one looks again whether another host has done with r; zero when its lease is over: by
-// its owner's clock and with what clocks may differ, or because it has stood for the whole of its length by ours. Where the
-// records are no leases, or the owner was of this host, whose lock is held, it is over.
+// leased is how long to wait before one looks again whether its owner has done with r; zero when that is over. The caller
+// holds the lock of this host, so that an owner here is dead, unless its lock was lost, with the file of it, and the process
+// lives. An owner elsewhere is waited for until its lease is over: by its clock and with what clocks may differ, or because the
+// lease has stood for the whole of its length by ours.
 func (s *Store) leased(id string, r *record, now time.Time) time.Duration {
 	a := r.Attempt
-	if !s.shared() || a.Host == s.host() || now.After(a.Until.Add(hostSkew)) {
+	switch here := a.Host == s.host(); {
+	case now.After(a.Until.Add(hostSkew)):
+		return 0
+	case here && (now.After(a.Until) || a.PID == os.Getpid() || !alive(a.PID)):
+		return 0
+	case !here && !s.shared():
 		return 0
 	}
 	s.mu.Lock()
@@ -348,6 +371,20 @@ func (s *Store) leased(id string, r *record, now time.Time) time.Duration {
 		return 0
 	}
 	return leasePoll + rand.N(leasePoll)
+}
+
+// alive reports whether there is a process with that id here.
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	defer p.Release()
+	if runtime.GOOS == "windows" { // it would not have been found
+		return true
+	}
+	err = p.Signal(syscall.Signal(0))
+	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
 // host names this host and user, by a key in the state directory; without one, this process.

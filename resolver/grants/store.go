@@ -224,6 +224,11 @@ type localLock struct {
 
 // lock takes the lock of the grant under id, among the goroutines and processes of this host.
 func (s *Store) lock(ctx context.Context, id string) (unlock func(), err error) {
+	return s.lockUnless(ctx, id, func() bool { return false })
+}
+
+// lockUnless is lock that gives up when done says so: unlock is then nil.
+func (s *Store) lockUnless(ctx context.Context, id string, done func() bool) (unlock func(), err error) {
 	s.mu.Lock()
 	l := s.locks[id]
 	if l == nil {
@@ -248,11 +253,11 @@ func (s *Store) lock(ctx context.Context, id string) (unlock func(), err error) 
 	if s.c.StateDir == "" {
 		return func() { <-l.held; leave() }, nil
 	}
-	release, err := statedir.Lock(ctx, s.c.StateDir, lockName(id))
-	if err != nil {
+	release, err := statedir.LockUnless(ctx, s.c.StateDir, lockName(id), done)
+	if err != nil || release == nil {
 		<-l.held
 		leave()
-		if ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		return nil, backend.Errorf(backend.CodeUnavailable, "lock the login against other processes: %v", err)
