@@ -50,6 +50,7 @@ type child struct {
 	tell     func(format string, args ...any)    // of what is done with it
 	next     *environment                        // that of its restart, which is under way; nil: none is
 	ended    bool                                // it is not to be restarted: somebody else asked it to end
+	asked    bool                                // a signal that may end it was passed on
 	typing   typing
 }
 
@@ -107,7 +108,7 @@ func (c *child) run(ctx context.Context) (int, error) {
 				_ = cmd.Process.Kill()
 			case sig := <-c.signals:
 				if slices.Contains(ending, sig) {
-					asked = time.Now()
+					asked, c.asked = time.Now(), true
 					c.ended = c.ended || c.next != nil
 				}
 				if out != nil {

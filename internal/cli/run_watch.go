@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -174,13 +175,27 @@ type follower struct {
 
 func (f *follower) follow(ctx context.Context, events <-chan resolver.Event) {
 	var due <-chan time.Time
-	pause := firstRetry
+	pause, rest := firstRetry, firstRetry
+	again := time.After(rest)
 	for {
 		select {
 		case ev := <-events:
+			troubles := len(f.told)
 			if f.changed(ev) && due == nil {
 				due = time.After(settling)
 			}
+			if len(f.told) > troubles { // a new one, which may be over soon
+				rest = firstRetry
+				again = time.After(rest)
+			}
+		case <-again:
+			if refs := f.lacking(); len(refs) > 0 {
+				bounded, cancel := context.WithTimeout(ctx, resolving)
+				f.resolve(bounded, refs) // how it went is an event
+				cancel()
+			}
+			rest = min(2*rest, lastRetry)
+			again = time.After(rest)
 		case <-due:
 			due = nil
 			if f.renew(ctx) {
@@ -198,10 +213,33 @@ func (f *follower) follow(ctx context.Context, events <-chan resolver.Event) {
 	}
 }
 
+// lacking gives the refs that nobody keeps fresh, since their last fetch gave nothing: what was lost, and what others stand in
+// for.
+func (f *follower) lacking() []credref.Ref {
+	refs := slices.Collect(maps.Keys(f.told))
+	outcomes := f.env.outcomes
+	for _, v := range f.vars {
+		if v.Site == nil {
+			continue
+		}
+		o := outcomes[0]
+		if outcomes = outcomes[1:]; v.Site.Foreign != nil || v.lacks != nil {
+			continue
+		}
+		for _, ref := range append([]credref.Ref{v.Site.Ref}, v.Site.Fallback...) {
+			if o.value != nil && o.used == ref {
+				break
+			}
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
 // changed reports whether ev tells of another content than was seen. What tells of trouble is said once, and changes nothing.
 func (f *follower) changed(ev resolver.Event) bool {
 	switch ev.Kind {
-	case resolver.EventStale, resolver.EventFailed, resolver.EventRevoked:
+	case resolver.EventStale, resolver.EventFailed, resolver.EventAuthRequired, resolver.EventRevoked:
 		what := string(ev.Kind)
 		if f.known[ev.Ref] == "" || f.told[ev.Ref] == what { // it never had a value: another stands in
 			return false
@@ -214,11 +252,14 @@ func (f *follower) changed(ev resolver.Event) bool {
 		f.app.warn("%s; the command goes on with the value that it has", text)
 		return false
 	}
+	switch ev.Kind {
+	case resolver.EventResolved, resolver.EventRefreshed, resolver.EventRotated:
+		delete(f.told, ev.Ref)
+	}
 	if ev.Revision == "" || ev.Revision == f.known[ev.Ref] {
 		return false
 	}
 	f.known[ev.Ref] = ev.Revision
-	delete(f.told, ev.Ref)
 	return true
 }
 
@@ -285,13 +326,14 @@ func (c *child) runAll(ctx context.Context) (int, error) {
 	tries, wait := 0, firstWait
 	for restarted := false; ; restarted = true {
 		began := time.Now()
+		c.asked = false
 		status, err := c.run(ctx)
 		switch {
 		case c.ended:
 			return status, err
 		case c.next != nil:
 			tries, wait = 0, firstWait
-		case restarted && status != 0 && time.Since(began) < atOnce && tries < maxTries:
+		case restarted && status != 0 && !c.asked && time.Since(began) < atOnce && tries < maxTries:
 			tries++
 			c.tell("the command ended with status %d at once after its restart: it is started again in %v", status, wait)
 			if sig := c.pause(wait); sig != nil {
