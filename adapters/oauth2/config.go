@@ -50,6 +50,9 @@ type Config struct {
 	RedirectPort int `yaml:"redirect_port"`
 	// RedirectPath is the path there. Empty: /callback.
 	RedirectPath string `yaml:"redirect_path"`
+	// RedirectHost is what the redirect URI names for this machine, 127.0.0.1 or localhost; 127.0.0.1 alone listens. Empty:
+	// 127.0.0.1, as RFC 8252, 8.3, wants it.
+	RedirectHost string `yaml:"redirect_host"`
 	// Timeout is the longest that one request may take. Zero: 30 seconds.
 	Timeout time.Duration `yaml:"timeout"`
 	// LoginTimeout is how long a login may take, if the server gives it no shorter time. Zero: 10 minutes; at most 30.
@@ -68,6 +71,8 @@ type Endpoints struct {
 	Device string `yaml:"device"`
 	// Revocation ends tokens. Empty: discovered; tokens cannot be revoked where there is none.
 	Revocation string `yaml:"revocation"`
+	// Introspection tells whether a token is in force (RFC 7662). Empty: discovered; it cannot be told where there is none.
+	Introspection string `yaml:"introspection"`
 }
 
 // TLS says which server to trust, and which certificate to show to it.
@@ -102,6 +107,7 @@ const (
 	defaultLoginTimeout = 10 * time.Minute
 	maxLoginTimeout     = 30 * time.Minute
 	defaultRedirectPath = "/callback"
+	loopback            = "127.0.0.1"
 	tokenTypePrefix     = "urn:ietf:params:oauth:token-type:"
 )
 
@@ -115,7 +121,7 @@ func (c Config) Reach() []backend.Reach {
 			}
 		}
 	}
-	add(backend.ReachAddress, c.Issuer, c.Endpoints.Authorization, c.Endpoints.Token, c.Endpoints.Device, c.Endpoints.Revocation)
+	add(backend.ReachAddress, c.Issuer, c.Endpoints.Authorization, c.Endpoints.Token, c.Endpoints.Device, c.Endpoints.Revocation, c.Endpoints.Introspection)
 	add(backend.ReachFile, c.TLS.CAFile, c.TLS.ClientCert, c.TLS.ClientKey)
 	return reach
 }
@@ -150,12 +156,16 @@ func (c *Config) settle() error {
 	if c.RedirectPath == "" {
 		c.RedirectPath = defaultRedirectPath
 	}
+	if c.RedirectHost == "" {
+		c.RedirectHost = loopback
+	}
 	if err := c.settleClientAuth(); err != nil {
 		return err
 	}
 	for setting, address := range map[string]string{
 		"issuer": c.Issuer, "endpoints.authorization": c.Endpoints.Authorization, "endpoints.token": c.Endpoints.Token,
 		"endpoints.device": c.Endpoints.Device, "endpoints.revocation": c.Endpoints.Revocation,
+		"endpoints.introspection": c.Endpoints.Introspection,
 	} {
 		if address != "" && !isServer(address) {
 			return &backend.Error{Code: backend.CodeInvalidConfig, Reason: setting + " is not the https URL of a server",
@@ -182,8 +192,10 @@ func (c *Config) settle() error {
 		return backend.Errorf(backend.CodeInvalidConfig, "subject_token belongs to grant token_exchange, and must be set there")
 	case c.Grant != grantExchange && (c.SubjectTokenType != "" || c.RequestedTokenType != ""):
 		return backend.Errorf(backend.CodeInvalidConfig, "subject_token_type and requested_token_type belong to grant token_exchange")
-	case c.Grant != grantCode && (c.RedirectPort != 0 || c.RedirectPath != defaultRedirectPath):
-		return backend.Errorf(backend.CodeInvalidConfig, "redirect_port and redirect_path belong to grant authorization_code")
+	case c.Grant != grantCode && (c.RedirectPort != 0 || c.RedirectPath != defaultRedirectPath || c.RedirectHost != loopback):
+		return backend.Errorf(backend.CodeInvalidConfig, "redirect_host, redirect_port and redirect_path belong to grant authorization_code")
+	case c.RedirectHost != loopback && c.RedirectHost != "localhost":
+		return backend.Errorf(backend.CodeInvalidConfig, "redirect_host is neither 127.0.0.1 nor localhost")
 	case c.RedirectPort < 0 || c.RedirectPort > 65535:
 		return backend.Errorf(backend.CodeInvalidConfig, "redirect_port is no port")
 	case !strings.HasPrefix(c.RedirectPath, "/") || strings.ContainsAny(c.RedirectPath, "?#% ") || strings.Contains(c.RedirectPath, "//"):

@@ -14,6 +14,7 @@ type server struct {
 	Token         string `json:"token_endpoint"`
 	Device        string `json:"device_authorization_endpoint"`
 	Revocation    string `json:"revocation_endpoint"`
+	Introspection string `json:"introspection_endpoint"`
 	Keys          string `json:"jwks_uri"`
 	// TellsIssuer: its answers to a login name the issuer (RFC 9207).
 	TellsIssuer bool `json:"authorization_response_iss_parameter_supported"`
@@ -40,6 +41,7 @@ func (b *Backend) server(ctx context.Context) (*server, error) {
 	for from, to := range map[string]*string{
 		b.config.Endpoints.Authorization: &s.Authorization, b.config.Endpoints.Token: &s.Token,
 		b.config.Endpoints.Device: &s.Device, b.config.Endpoints.Revocation: &s.Revocation,
+		b.config.Endpoints.Introspection: &s.Introspection,
 	} {
 		if from != "" {
 			*to = from
@@ -75,7 +77,7 @@ func (b *Backend) discover(ctx context.Context) (*server, error) {
 		if strings.TrimRight(s.Issuer, "/") != strings.TrimRight(b.config.Issuer, "/") {
 			return nil, b.garbled(discovery, "it says that it is another issuer")
 		}
-		for _, endpoint := range []string{s.Authorization, s.Token, s.Device, s.Revocation, s.Keys} {
+		for _, endpoint := range []string{s.Authorization, s.Token, s.Device, s.Revocation, s.Introspection, s.Keys} {
 			if endpoint != "" && !isServer(endpoint) {
 				return nil, b.garbled(discovery, "it names an endpoint that is not https")
 			}

@@ -34,31 +34,51 @@ type meaning struct {
 	remedy string
 }
 
-// refusals are the error codes that standards name: RFC 6749 (4.1.2.1, 5.2), 8628 (3.5), 8693 (2.2.2), 8707 (2), 7009 (2.2.1)
-// and OpenID Connect Core (3.1.2.6). Others are shown as "an error of its own".
-var refusals = map[string]meaning{
-	"invalid_request":            {backend.CodeInvalidConfig, "invalid_request: it does not understand the request", "see grant, client_auth and parameters"},
-	"invalid_client":             {backend.CodeAuthRequired, "invalid_client: it does not accept the client's credentials", "see client_id, client_secret and client_auth"},
-	"invalid_grant":              {backend.CodeAuthRequired, "invalid_grant: what the token was to be made from has ended or was revoked", "log in again"},
-	"unauthorized_client":        {backend.CodeDenied, "unauthorized_client: this client may not use this grant", "allow the grant to the client at the server"},
-	"unsupported_grant_type":     {backend.CodeInvalidConfig, "unsupported_grant_type: it does not know this grant", "set another grant"},
-	"unsupported_response_type":  {backend.CodeInvalidConfig, "unsupported_response_type: it gives no codes", "set another grant"},
-	"invalid_scope":              {backend.CodeInvalidConfig, "invalid_scope: a scope is unknown, malformed, or more than was granted", "see scopes"},
-	"invalid_target":             {backend.CodeInvalidConfig, "invalid_target: it does not know the audience or resource", "see audience and resource"},
-	"access_denied":              {backend.CodeDenied, "access_denied: the login was refused", ""},
-	"expired_token":              {backend.CodeExpired, "expired_token: the code was not used in time", "begin the login again"},
-	"server_error":               {backend.CodeUnavailable, "server_error: it failed inside", ""},
-	"temporarily_unavailable":    {backend.CodeUnavailable, "temporarily_unavailable: it is overloaded or in maintenance", ""},
-	"unsupported_token_type":     {backend.CodeUnsupported, "unsupported_token_type: it does not revoke tokens of this type", ""},
-	"interaction_required":       {backend.CodeAuthRequired, "interaction_required: a person must be asked", "log in again"},
-	"login_required":             {backend.CodeAuthRequired, "login_required: a person must log in", "log in again"},
-	"consent_required":           {backend.CodeAuthRequired, "consent_required: a person must consent", "log in again"},
-	"account_selection_required": {backend.CodeAuthRequired, "account_selection_required: a person must choose an account", "log in again"},
+// refusal gives what an error code means that a standard names: RFC 6749 (4.1.2.1, 5.2), 8628 (3.5), 8693 (2.2.2), 8707 (2),
+// 7009 (2.2.1) and OpenID Connect Core (3.1.2.6). Others are shown as "an error of its own". A switch costs nothing at start-up.
+func refusal(name string) (m meaning, known bool) {
+	switch name {
+	case "invalid_request":
+		return meaning{backend.CodeInvalidConfig, "invalid_request: it does not understand the request", "see grant, client_auth and parameters"}, true
+	case "invalid_client":
+		return meaning{backend.CodeAuthRequired, "invalid_client: it does not accept the client's credentials", "see client_id, client_secret and client_auth"}, true
+	case "invalid_grant":
+		return meaning{backend.CodeAuthRequired, "invalid_grant: what the token was to be made from has ended or was revoked", "log in again"}, true
+	case "unauthorized_client":
+		return meaning{backend.CodeDenied, "unauthorized_client: this client may not use this grant", "allow the grant to the client at the server"}, true
+	case "unsupported_grant_type":
+		return meaning{backend.CodeInvalidConfig, "unsupported_grant_type: it does not know this grant", "set another grant"}, true
+	case "unsupported_response_type":
+		return meaning{backend.CodeInvalidConfig, "unsupported_response_type: it gives no codes", "set another grant"}, true
+	case "invalid_scope":
+		return meaning{backend.CodeInvalidConfig, "invalid_scope: a scope is unknown, malformed, or more than was granted", "see scopes"}, true
+	case "invalid_target":
+		return meaning{backend.CodeInvalidConfig, "invalid_target: it does not know the audience or resource", "see audience and resource"}, true
+	case "access_denied":
+		return meaning{backend.CodeDenied, "access_denied: the login was refused", ""}, true
+	case "expired_token":
+		return meaning{backend.CodeExpired, "expired_token: the code was not used in time", "begin the login again"}, true
+	case "server_error":
+		return meaning{backend.CodeUnavailable, "server_error: it failed inside", ""}, true
+	case "temporarily_unavailable":
+		return meaning{backend.CodeUnavailable, "temporarily_unavailable: it is overloaded or in maintenance", ""}, true
+	case "unsupported_token_type":
+		return meaning{backend.CodeUnsupported, "unsupported_token_type: it does not revoke tokens of this type", ""}, true
+	case "interaction_required":
+		return meaning{backend.CodeAuthRequired, "interaction_required: a person must be asked", "log in again"}, true
+	case "login_required":
+		return meaning{backend.CodeAuthRequired, "login_required: a person must log in", "log in again"}, true
+	case "consent_required":
+		return meaning{backend.CodeAuthRequired, "consent_required: a person must consent", "log in again"}, true
+	case "account_selection_required":
+		return meaning{backend.CodeAuthRequired, "account_selection_required: a person must choose an account", "log in again"}, true
+	}
+	return meaning{}, false
 }
 
 // refused gives the error for an answer of the server that is none, at a step such as "the exchange of the code".
 func (b *Backend) refused(step string, status int, name string, wait time.Duration) error {
-	if m, ok := refusals[name]; ok && status != http.StatusTooManyRequests && status < http.StatusInternalServerError {
+	if m, ok := refusal(name); ok && status != http.StatusTooManyRequests && status < http.StatusInternalServerError {
 		e := &backend.Error{Code: m.code, Reason: b.target + ": " + step + ": " + m.reason, Remedy: m.remedy}
 		if m.code.Retryable() {
 			e.RetryAfter = wait

@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
 	"github.com/hashicorp/vault/api"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
@@ -32,6 +34,9 @@ func main() {
 	fmt.Println(err)
 	fmt.Println(secretsmanager.NewFromConfig(cfg).GetSecretValue(ctx, nil))
 	fmt.Println(sts.NewFromConfig(cfg).GetCallerIdentity(ctx, nil))
+	_, err = oidc.NewVerifier("", &oidc.StaticKeySet{}, &oidc.Config{}).Verify(ctx, os.Args[1])
+	fmt.Println(err)
+	fmt.Println(jose.NewSigner(jose.SigningKey{}, nil))
 	_, span := trace.NewTracerProvider(trace.WithResource(resource.Empty())).Tracer("").Start(ctx, "")
 	span.End()
 	key, err := age.GenerateX25519Identity()

@@ -21,6 +21,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/file"
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
+	"github.com/credresolve/credresolve/adapters/oauth2"
 	"github.com/credresolve/credresolve/adapters/sidecar"
 	"github.com/credresolve/credresolve/adapters/sts"
 	"github.com/credresolve/credresolve/adapters/vault"
@@ -392,6 +393,9 @@ func TestReadmeTableOfKinds(t *testing.T) {
 		"file": func() (backend.Backend, error) { return file.New(file.Config{Path: "x"}, host) },
 		"keychain": func() (backend.Backend, error) {
 			return keychain.New(keychain.Config{Backend: "file", Path: t.TempDir(), Password: secret}, host)
+		},
+		"oauth2": func() (backend.Backend, error) {
+			return oauth2.New(oauth2.Config{Issuer: "https://login.example", ClientID: "c1"}, host)
 		},
 		"memory":  func() (backend.Backend, error) { return memory.New(memory.Config{}) },
 		"sidecar": func() (backend.Backend, error) { return sidecar.New(sidecar.Config{}, host) },

@@ -8,6 +8,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/file"
 	"github.com/credresolve/credresolve/adapters/keychain"
 	"github.com/credresolve/credresolve/adapters/memory"
+	"github.com/credresolve/credresolve/adapters/oauth2"
 	"github.com/credresolve/credresolve/adapters/sidecar"
 	"github.com/credresolve/credresolve/adapters/sts"
 	"github.com/credresolve/credresolve/adapters/vault"
@@ -24,6 +25,7 @@ func kinds() *backend.Registry {
 		file.Kind(),
 		keychain.Kind(),
 		memory.Kind(),
+		oauth2.Kind(),
 		sidecar.Kind(),
 		sts.Kind(),
 		vault.Kind(),

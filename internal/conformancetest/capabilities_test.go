@@ -35,6 +35,7 @@ var backends = []column{
 	{"keychain-pass", "keychain: pass", "adapters/keychain.md"},
 	{"authprofiles-file", "authprofiles: file", "adapters/authprofiles.md"},
 	{"authprofiles-database", "authprofiles: database", "adapters/authprofiles.md"},
+	{"oauth2", "oauth2", "adapters/oauth2.md"},
 	{"sidecar", "sidecar", "adapters/sidecar.md"},
 	{"sts", "sts", "adapters/sts.md"},
 }
