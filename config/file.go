@@ -57,6 +57,9 @@ type Provider struct {
 // Scoped reports whether what the provider gives depends on for whom it is.
 func (def *Provider) Scoped() bool { return len(def.common.Scope) > 0 }
 
+// Scope names the parts of a subject that tell the provider's credentials apart.
+func (def *Provider) Scope() []string { return slices.Clone(def.common.Scope) }
+
 // Text gives a setting of the provider as the file has it, empty where that is not set or not a scalar.
 func (def *Provider) Text(key string) string {
 	if n := def.node.get(key); n != nil {

@@ -26,6 +26,9 @@ type loginSettings struct {
 	ManyHosts bool `yaml:"many_hosts"`
 }
 
+// LoginStore is the name of the provider in which logins are kept; empty: the operating system's keychain.
+func (f *File) LoginStore() string { return f.settings.Logins.Store }
+
 const defaultLoginPrefix = "credresolve"
 
 // checkLogins checks the section logins as far as no provider has to be opened for it.

@@ -266,6 +266,9 @@ func (l *login) startCode(o backend.LoginOptions) error {
 	}
 	u.RawQuery = q.Encode()
 	l.state.URL = u.String()
+	l.state.Fields = []backend.LoginField{{
+		Name: "url", Label: "the address at which the browser ended", Help: "it begins with " + l.redirect, Optional: l.listener != nil,
+	}}
 	return nil
 }
 

@@ -141,3 +141,6 @@ func outliveReader() (stop func()) {
 }
 
 func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
+
+// detach lets cmd run in a process group of its own, which the terminal's signals do not reach.
+func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }

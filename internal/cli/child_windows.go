@@ -53,3 +53,8 @@ func signalNamed(string) os.Signal { return nil }
 
 // endGently ends a child: nothing asks it to.
 func endGently(p *os.Process) { _ = p.Kill() }
+
+// detach lets cmd run in a process group of its own, which ^C does not reach.
+func detach(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -18,9 +19,11 @@ func (a *app) statusCommand() *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell how the sidecar of this user is",
+		Short: "Tell how the sidecar of this user is, and who is logged in",
 		Long: `Tell how the sidecar of this user is: since when it serves which configuration, how each provider stands, and how much is
-cached. The exit status is 0 when it is ready, 6 when it is not or none answers: good for the health check of a container.`,
+cached; and to which providers this user is logged in, as the index of logins has it, which unlocks no keychain and asks
+no store. The exit status is 0 when the sidecar is ready, 6 when it is not or none answers: good for the health check of a
+container.`,
 		Example: `  credresolve status
   credresolve status --output json
   credresolve status --socket /run/app/sock`,
@@ -28,6 +31,10 @@ cached. The exit status is 0 when it is ready, 6 when it is not or none answers:
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := a.bounded(cmd.Context())
 			defer cancel()
+			logins, err := a.loginsAt(socket)
+			if err != nil {
+				a.complain(err)
+			}
 			c, err := a.dial(socket)
 			if err != nil {
 				return err
@@ -35,12 +42,16 @@ cached. The exit status is 0 when it is ready, 6 when it is not or none answers:
 			defer c.Close()
 			st, err := c.Status(ctx)
 			if err != nil {
-				return late(ctx, err)
+				return errors.Join(a.writeLogins(*output, logins), late(ctx, err))
 			}
 			if *output == outputJSON {
-				err = a.writeJSON(st)
+				err = a.writeJSON(status{&st, logins})
 			} else {
-				err = a.write(statusTable(st))
+				text := statusTable(st)
+				if len(logins) > 0 {
+					text = append(append(text, '\n'), loginTable(logins)...)
+				}
+				err = a.write(text)
 			}
 			if err == nil && !st.Ready {
 				err = backend.Errorf(backend.CodeUnavailable, "the sidecar is not ready")
@@ -51,6 +62,32 @@ cached. The exit status is 0 when it is ready, 6 when it is not or none answers:
 	cmd.Flags().StringVar(&socket, "socket", "", "ask the sidecar at this `path`")
 	output = outputFlag(cmd)
 	return cmd
+}
+
+// status is the sidecar's answer, with the logins of this user.
+type status struct {
+	*client.StatusAnswer             // nil: none answers
+	Logins               []loginInfo `json:"logins,omitempty"`
+}
+
+// loginsAt gives the logins of this user; those of a sidecar elsewhere are not known here.
+func (a *app) loginsAt(socket string) ([]loginInfo, error) {
+	if socket != "" {
+		return nil, nil
+	}
+	entries, err := a.knownLogins()
+	return newLoginInfos(entries), err
+}
+
+// writeLogins answers where no sidecar does.
+func (a *app) writeLogins(output string, logins []loginInfo) error {
+	switch {
+	case len(logins) == 0:
+		return nil
+	case output == outputJSON:
+		return a.writeJSON(status{Logins: logins})
+	}
+	return a.write(loginTable(logins))
 }
 
 // dial gives a client of this user's sidecar, at socket if that is not empty. It does no I/O.

@@ -54,22 +54,28 @@ func (a *app) confirm(ctx context.Context, question, instead string) error {
 	return backend.Errorf(backend.CodeCanceled, "nothing was changed")
 }
 
+// promptHidden reads a line without showing it.
+func (a *app) promptHidden(ctx context.Context, prompt string) ([]byte, error) {
+	fd := int(a.stdin.Fd())
+	saved, err := term.GetState(fd)
+	if err != nil {
+		return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be read: %s", reason(err))
+	}
+	// A signal ends the wait, not the read: the terminal must show what is typed again all the same.
+	defer func() { _ = term.Restore(fd, saved) }()
+	if err := echoOff(fd); err != nil {
+		return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be told to hide what is typed: %s", reason(err))
+	}
+	fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
+	b, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	fmt.Fprintln(a.stderr)
+	return b, err
+}
+
 // promptSecret reads a value twice without showing it.
 func (a *app) promptSecret(ctx context.Context, what string) ([]byte, error) {
 	ask := func(prompt string) ([]byte, error) {
-		fd := int(a.stdin.Fd())
-		saved, err := term.GetState(fd)
-		if err != nil {
-			return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be read: %s", reason(err))
-		}
-		// A signal ends the wait, not the read: the terminal must show what is typed again all the same.
-		defer func() { _ = term.Restore(fd, saved) }()
-		if err := echoOff(fd); err != nil {
-			return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be told to hide what is typed: %s", reason(err))
-		}
-		fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
-		b, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
-		fmt.Fprintln(a.stderr)
+		b, err := a.promptHidden(ctx, prompt)
 		if err == io.EOF || err == nil && len(b) == 0 {
 			err = backend.Errorf(backend.CodeUsage, "no value was given; nothing was stored")
 		}

@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/credref"
+)
+
+// loggedOut is what became of a login, for a program.
+type loggedOut struct {
+	Provider string `json:"provider"`
+	ID       string `json:"id"`
+	// Was: there was a login.
+	Was bool `json:"was_logged_in"`
+	// Revoked: it was ended at the store too; else it stays in force there until its own end.
+	Revoked bool `json:"revoked"`
+}
+
+func (a *app) logout() *cobra.Command {
+	var output *string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "logout [PROVIDER [ID]]",
+		Short: "End a login: at the store, in the token store and in the sidecar",
+		Long: `End a login. The store is told where that can be, so that nobody can use what the login gave; else it stays in force there
+until its own end, which is said. What is kept of it is deleted. A login that is not there is no error.
+
+With --all every login of the provider is ended; without a provider, every login of this user to a provider of the
+configuration.`,
+		Example: `  credresolve logout github
+  credresolve logout google work
+  credresolve logout --all google
+  credresolve logout --all`,
+		Args:              between(0, 2, "a provider and perhaps an id"),
+		ValidArgsFunction: a.completeLogins(false),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0 && !all:
+				return &backend.Error{Code: backend.CodeUsage, Reason: "no provider is named", Remedy: "name one, or use --all to end every login"}
+			case len(args) == 2 && all:
+				return backend.Errorf(backend.CodeUsage, "--all stands without an id")
+			}
+			ctx, s, done, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			refs, err := s.toEnd(args, all)
+			if err != nil {
+				return err
+			}
+			results := []loggedOut{}
+			var errs []error
+			for _, ref := range refs {
+				out, err := s.logOut(ctx, ref)
+				if stop := stopped(ctx); stop != nil {
+					return stop
+				}
+				if errs = append(errs, err); err == nil {
+					results = append(results, out)
+				}
+			}
+			if *output == outputJSON {
+				if err := a.writeJSON(results); err != nil {
+					return err
+				}
+			}
+			return a.failed(errs, true)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "end every login, of the provider if one is named")
+	output = outputFlag(cmd)
+	return cmd
+}
+
+// toEnd gives the logins that args and --all name.
+func (s *session) toEnd(args []string, all bool) ([]credref.Ref, error) {
+	var ref credref.Ref
+	if len(args) > 0 {
+		var err error
+		if ref, err = loginRef(args); err != nil {
+			return nil, err
+		}
+		if !all {
+			return []credref.Ref{ref}, nil
+		}
+		if _, err := s.Backend(ref.Provider); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := s.app.knownLogins()
+	if err != nil {
+		return nil, err
+	}
+	var refs []credref.Ref
+	for _, e := range entries {
+		switch {
+		case len(args) > 0 && e.Provider != ref.Provider:
+		case e.Subject != (backend.Subject{}):
+			s.app.warn("%s %s: this login belongs to one subject of the sidecar, and is ended there", e.Provider, e.ID)
+		case s.file.Provider(e.Provider) == nil:
+			s.app.warn("%s: the configuration has no such provider, so that its login cannot be ended with it", e.Provider)
+		default:
+			refs = append(refs, credref.Ref{Provider: e.Provider, ID: e.ID})
+		}
+	}
+	if len(refs) == 0 {
+		s.app.tell("nobody is logged in")
+	}
+	return refs, nil
+}
+
+func (s *session) logOut(ctx context.Context, ref credref.Ref) (loggedOut, error) {
+	out := loggedOut{Provider: ref.Provider, ID: ref.ID}
+	b, err := s.keeper(ctx, ref)
+	if err != nil {
+		return out, err
+	}
+	req := backend.Request{ID: ref.ID}
+	was, err := b.Status(ctx, req)
+	out.Was = err == nil
+	name := loginInfo{Provider: ref.Provider, ID: ref.ID}.name()
+	out.Revoked, err = b.Logout(ctx, req)
+	s.tellOfLogin(ctx, ref)
+	switch {
+	case errors.Is(err, backend.ErrNotFound):
+		s.app.tell("%s: nobody is logged in", name)
+	case err != nil:
+		return out, fmt.Errorf("%s: %w", ref.Provider, late(ctx, err))
+	case out.Revoked:
+		s.app.tell("logged out of %s: it is ended at the store, and nothing of it is kept here", name)
+	case was.Expires.IsZero():
+		s.app.tell("logged out of %s: nothing of it is kept here; the store cannot be told, so end it there too if others may have it", name)
+	default:
+		s.app.tell("logged out of %s: nothing of it is kept here; the store cannot be told, and takes what was given out until %s", name, was.Expires.Local().Format(time.RFC3339))
+	}
+	return out, nil
+}
