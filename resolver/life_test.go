@@ -443,7 +443,7 @@ func TestLease(t *testing.T) {
 		var kinds []EventKind
 		go func() {
 			for ev := range events {
-				if ev.Kind != EventExpiring {
+				if ev.Kind == EventResolved || ev.Kind == EventRefreshed || ev.Kind == EventRotated {
 					kinds = append(kinds, ev.Kind)
 				}
 			}
