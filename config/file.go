@@ -89,6 +89,8 @@ type settingsOfFile struct {
 	OpenClaw OpenClaw `yaml:"openclaw"`
 	// SecretRef is where SecretRefs in documents lead: OpenClaw's static references {source, provider, id}.
 	SecretRef secretRefSettings `yaml:"secretref"`
+	// Events is who is told of the steps in the life of credentials, while a sidecar runs.
+	Events Events `yaml:"events"`
 	// Logins is where what logins gave is kept.
 	Logins loginSettings `yaml:"logins"`
 }
@@ -272,6 +274,7 @@ func load(path, shown string, src []byte, kinds *backend.Registry) (*File, error
 	f.checkOpenClaw(p)
 	f.checkSecretRefs(p)
 	f.checkLogins(p)
+	f.checkEvents(p)
 	slices.SortFunc(f.providers, func(a, b *Provider) int { return strings.Compare(a.Name, b.Name) })
 	return f, p.err()
 }

@@ -92,6 +92,7 @@ func (f *File) NeedsTrust() []string {
 		}
 	}
 	lines = append(lines, f.secretRefsNeedTrust()...)
+	lines = append(lines, f.eventsNeedTrust()...)
 	if f.root.get("serve") != nil {
 		lines = append(lines, "serve: where a sidecar listens, whom it answers, and what it keeps on disk")
 	}

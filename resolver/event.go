@@ -47,6 +47,14 @@ const (
 	EventLapsed       EventKind = "lapsed"        // nobody used it, it was forgotten, or it made room: the next who asks has it fetched
 )
 
+// EventKinds lists the kinds of events.
+func EventKinds() []EventKind {
+	return []EventKind{
+		EventResolving, EventResolved, EventExpiring, EventRefreshing, EventRefreshed, EventRotated, EventStale, EventFailed,
+		EventAuthRequired, EventRevoked, EventLapsed,
+	}
+}
+
 // hub hands events to watchers. Nothing in it waits for a watcher.
 type hub struct {
 	watching atomic.Int32
@@ -153,7 +161,7 @@ func (h *hub) tell(k key, ev Event, to []listener) {
 		return
 	}
 	if late := h.waiting[k]; late != nil { // the last is told
-		late.Event, late.to = ev.after(late.Event), to
+		late.Event, late.to = ev.After(late.Event), to
 		return
 	}
 	late := &lateEvent{ev, k, to}
@@ -254,9 +262,9 @@ func (r *Resolver) standing(k key, ref credref.Ref) Event {
 	return r.event(rec, ref, EventResolved, nil)
 }
 
-// after gives what there is to say when ev comes after old, and old was not told: the last that happened, but for what only
-// leads to something else or away from it. That says no more than the state.
-func (ev Event) after(old Event) Event {
+// After gives what there is to say when ev comes after old, of the same ref, and old was not told: the last that happened, but
+// for what only leads to something else or away from it. That says no more than the state.
+func (ev Event) After(old Event) Event {
 	switch ev.Kind {
 	case EventResolving, EventExpiring, EventRefreshing, EventLapsed:
 		switch old.Kind {
@@ -279,7 +287,7 @@ func (ev Event) after(old Event) Event {
 func (w *watcher) put(ev Event) {
 	w.mu.Lock()
 	if old, waiting := w.pending[ev.Ref]; waiting {
-		ev = ev.after(old)
+		ev = ev.After(old)
 	} else {
 		if len(w.asked) == 0 && len(w.order) >= maxPending {
 			delete(w.pending, w.order[0])
@@ -323,7 +331,7 @@ func (w *watcher) newer(held Event) Event {
 			break
 		}
 	}
-	return ev.after(held)
+	return ev.After(held)
 }
 
 func (h *hub) add(r *Resolver, w *watcher) bool {

@@ -40,6 +40,7 @@ type Metrics struct {
 	names atomic.Pointer[names]
 
 	connections atomic.Int64
+	deliveries  [len(deliverers)][len(outcomes)]atomic.Uint64
 	retired     atomic.Uint64 // hits of providers that are gone, so that the sum of all never falls
 	oldest      atomic.Int64  // when the oldest value that was served since the last scrape was fetched, in Unix nanoseconds
 }
@@ -196,6 +197,20 @@ func (m *Metrics) Denied(consumer string) { m.consumer(consumer).denied.Add(1) }
 
 // Limited counts a request that was over its consumer's rate.
 func (m *Metrics) Limited(consumer string) { m.consumer(consumer).limited.Add(1) }
+
+// deliverers are how events are delivered, and outcomes what becomes of them.
+var (
+	deliverers = [...]string{"hook", "webhook"}
+	outcomes   = [...]string{"delivered", "failed", "dropped"}
+)
+
+// Delivery counts an event that was to be delivered by a hook or webhook: delivered, failed or dropped.
+func (m *Metrics) Delivery(by, outcome string) {
+	i, j := slices.Index(deliverers[:], by), slices.Index(outcomes[:], outcome)
+	if i >= 0 && j >= 0 {
+		m.deliveries[i][j].Add(1)
+	}
+}
 
 // Connection counts a connection that was opened (1) or closed (-1).
 func (m *Metrics) Connection(n int) { m.connections.Add(int64(n)) }

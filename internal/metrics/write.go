@@ -107,6 +107,13 @@ func (m *Metrics) WriteTo(w io.Writer, now Now) (int64, error) {
 	x.total("audit_lines_lost_total", "Lines of the audit log that could not be written.", now.AuditLost)
 	x.total("spans_lost_total", "Spans that could not be exported.", now.SpansLost)
 
+	x.family("event_deliveries_total", "counter", "Events for hooks and webhooks, by what became of them.")
+	for i := range m.deliveries {
+		for j := range m.deliveries[i] {
+			x.count("event_deliveries_total", m.deliveries[i][j].Load(), "by", deliverers[i], "outcome", outcomes[j])
+		}
+	}
+
 	if s := m.sources.Load(); s != nil {
 		m.writeResolver(x, set, s)
 	}

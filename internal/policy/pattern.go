@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"math/bits"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -182,4 +183,32 @@ func fieldPath(field string) []string {
 // within reports whether the field at path is the one at of, or lies below it.
 func within(path, of []string) bool {
 	return len(path) >= len(of) && slices.Equal(path[:len(of)], of)
+}
+
+// Refs gives what tells whether a ref is named by one of patterns, each PROVIDER/ID with both as in a rule; none: all are.
+func Refs(patterns []string) (func(credref.Ref) bool, error) {
+	type one struct {
+		provider string
+		id       pattern
+	}
+	var all []one
+	for _, text := range patterns {
+		provider, id, _ := strings.Cut(text, "/")
+		compiled, err := compile(id)
+		if _, bad := path.Match(provider, ""); err == nil && (bad != nil || provider == "") {
+			err = errors.New("the pattern of the provider is empty or malformed")
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one{provider, compiled})
+	}
+	return func(ref credref.Ref) bool {
+		for i := range all {
+			if is, _ := path.Match(all[i].provider, ref.Provider); is && all[i].id.matches(ref.ID, false) {
+				return true
+			}
+		}
+		return len(all) == 0
+	}, nil
 }

@@ -60,6 +60,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		closeAll(places)
 		return err
 	}
+	s.reload.Lock()
+	err = s.subscribe(ctx, st.file.Events())
+	s.reload.Unlock()
+	if err != nil {
+		closeAll(places)
+		return err
+	}
 	s.restore(ctx)
 	servers := make([]*http.Server, len(places))
 	failed := make(chan error, 2*len(places))
@@ -171,6 +178,7 @@ func (s *Server) end() error {
 			s.log.Warn("not all leases were revoked", "code", string(backend.CodeOf(err)))
 		}
 	}
+	s.unsubscribe(ctx)
 	var errs []error
 	if k := s.keeper.Load(); k != nil {
 		errs = append(errs, k.Close(ctx))

@@ -69,16 +69,17 @@ type Server struct {
 	memory   string
 	notify   *sdnotify.Notifier // nil: no service manager listens
 
-	state    atomic.Pointer[state]
-	reload   sync.Mutex // held while the state changes
-	sessions sessions
-	requests atomic.Uint64
-	watchers atomic.Int64
-	ready    readiness
-	badAuth  failures
-	conns    sync.Map // net.Conn to *conn
-	plugins  plugins
-	logins   logins
+	state       atomic.Pointer[state]
+	reload      sync.Mutex // held while the state changes
+	subscribers subscribers
+	sessions    sessions
+	requests    atomic.Uint64
+	watchers    atomic.Int64
+	ready       readiness
+	badAuth     failures
+	conns       sync.Map // net.Conn to *conn
+	plugins     plugins
+	logins      logins
 
 	// streams is ended, and made anew, when what an open stream may see has changed.
 	streams atomic.Pointer[streams]
@@ -228,6 +229,11 @@ func (s *Server) Reload(ctx context.Context) (client.ReloadAnswer, error) {
 	}
 	st.reloaded = time.Now()
 	s.state.Store(st)
+	telling, cancel := context.WithTimeout(ctx, closingTime)
+	defer cancel()
+	if err := s.subscribe(telling, file.Events()); err != nil {
+		s.log.Warn("the subscribers of events stay as they were", "reason", err.Error())
+	}
 	s.metrics.Allow(providerNames(file), st.policy.Names())
 	s.streams.Swap(newStreams()).cancel() // clients come again, and are judged by the new policy
 	answer := client.ReloadAnswer{
