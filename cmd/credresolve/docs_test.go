@@ -23,6 +23,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/memory"
 	"github.com/credresolve/credresolve/adapters/oauth2"
 	"github.com/credresolve/credresolve/adapters/sidecar"
+	"github.com/credresolve/credresolve/adapters/static"
 	"github.com/credresolve/credresolve/adapters/sts"
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
@@ -399,6 +400,7 @@ func TestReadmeTableOfKinds(t *testing.T) {
 		},
 		"memory":  func() (backend.Backend, error) { return memory.New(memory.Config{}) },
 		"sidecar": func() (backend.Backend, error) { return sidecar.New(sidecar.Config{}, host) },
+		"static":  func() (backend.Backend, error) { return static.New(static.Config{}, host) },
 		"sts":     func() (backend.Backend, error) { return sts.New(sts.Config{Region: "eu-west-1"}, host) },
 		"vault": func() (backend.Backend, error) {
 			return vault.New(vault.Config{Address: "http://127.0.0.1:1", Auth: vault.Auth{Token: secret}}, host)

@@ -10,6 +10,7 @@ import (
 	"github.com/credresolve/credresolve/adapters/memory"
 	"github.com/credresolve/credresolve/adapters/oauth2"
 	"github.com/credresolve/credresolve/adapters/sidecar"
+	"github.com/credresolve/credresolve/adapters/static"
 	"github.com/credresolve/credresolve/adapters/sts"
 	"github.com/credresolve/credresolve/adapters/vault"
 	"github.com/credresolve/credresolve/backend"
@@ -27,6 +28,7 @@ func kinds() *backend.Registry {
 		memory.Kind(),
 		oauth2.Kind(),
 		sidecar.Kind(),
+		static.Kind(),
 		sts.Kind(),
 		vault.Kind(),
 	)

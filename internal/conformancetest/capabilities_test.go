@@ -37,6 +37,7 @@ var backends = []column{
 	{"authprofiles-database", "authprofiles: database", "adapters/authprofiles.md"},
 	{"oauth2", "oauth2", "adapters/oauth2.md"},
 	{"sidecar", "sidecar", "adapters/sidecar.md"},
+	{"static", "static", "adapters/static.md"},
 	{"sts", "sts", "adapters/sts.md"},
 }
 
