@@ -383,11 +383,24 @@ func TestKilledBeforeTheExchange(t *testing.T) {
 	}
 }
 
+// onVault gives what a host needs that shares nothing but Vault, by the policy that docs/token-store.md names.
+func onVault(t *testing.T, v *vaulttest.Server, p *oidctest.Provider) setup {
+	mount := v.Mount(t, "kv", map[string]string{"version": "2"})
+	policy := v.Policy(t, strings.ReplaceAll(`
+		path "MOUNT/data/credresolve/*" { capabilities = ["read", "create", "update"] }
+		path "MOUNT/metadata/credresolve/*" { capabilities = ["read"] }
+		path "MOUNT/delete/credresolve/*" { capabilities = ["update"] }`, "MOUNT", mount))
+	return setup{
+		Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Vault: v.Addr, Mount: mount,
+		Token: v.NewToken(t, map[string]any{"policies": []string{"default", policy}}),
+	}
+}
+
 // Hosts that share nothing but Vault spend a token once.
 func TestManyHostsSpendATokenOnce(t *testing.T) {
 	v := vaulttest.Start(t)
 	p := oidctest.Start(t, oidctest.Options{})
-	s := setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Vault: v.Addr, Token: v.Token, Mount: v.Mount(t, "kv", map[string]string{"version": "2"})}
+	s := onVault(t, v, p)
 	b := s.open()
 	defer b.Close()
 	logIn(t, b, me)
@@ -407,8 +420,14 @@ func TestManyHostsSpendATokenOnce(t *testing.T) {
 		}
 	}
 	for _, dir := range hosts {
-		holds(t, dir, token(t, b, me), v.Token)
+		holds(t, dir, token(t, b, me), s.Token)
 	}
+	if _, err := b.Logout(t.Context(), me); err != nil {
+		t.Error(err)
+	}
+	_, err = b.Get(t.Context(), me)
+	fails(t, err, backend.ErrAuthRequired, "nobody has logged in")
+	logIn(t, b, me) // in the place of what was deleted
 }
 
 // A host that is killed is waited for by others as long as its lease is; a process of its own host takes over at once.
@@ -416,7 +435,7 @@ func TestHostIsKilled(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Start(t)
 	p := oidctest.Start(t, oidctest.Options{})
-	s := setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Vault: v.Addr, Token: v.Token, Mount: v.Mount(t, "kv", map[string]string{"version": "2"})}
+	s := onVault(t, v, p)
 	b := s.open()
 	defer b.Close()
 	logIn(t, b, me)
