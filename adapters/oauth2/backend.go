@@ -3,6 +3,7 @@ package oauth2
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -10,16 +11,19 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/credresolve/credresolve/backend"
 )
 
 var (
-	_ backend.Login        = (*Backend)(nil)
-	_ backend.Refresher    = (*Backend)(nil)
-	_ backend.Revoker      = (*Backend)(nil)
-	_ backend.Prober       = (*Backend)(nil)
-	_ backend.Describer    = (*Backend)(nil)
-	_ backend.GrantRevoker = (*Backend)(nil)
+	_ backend.Login            = (*Backend)(nil)
+	_ backend.CredentialProber = (*Backend)(nil)
+	_ backend.Refresher        = (*Backend)(nil)
+	_ backend.Revoker          = (*Backend)(nil)
+	_ backend.Prober           = (*Backend)(nil)
+	_ backend.Describer        = (*Backend)(nil)
+	_ backend.GrantRevoker     = (*Backend)(nil)
 )
 
 // Backend asks one authorization server. It is safe for concurrent use.
@@ -28,7 +32,7 @@ type Backend struct {
 	host   backend.Host
 	target string // host and port of the server, which errors name
 	found  atomic.Pointer[server]
-	shown  atomic.Pointer[string] // the revision of the client's secret that was last shown
+	keys   atomic.Pointer[jose.JSONWebKeySet] // of the server, as last fetched
 
 	mu     sync.Mutex
 	http   *http.Client
@@ -66,7 +70,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		return nil, errVersion
 	}
 	if b.config.loggedIn() {
-		return nil, errNoLogin
+		return nil, b.remedied(errNoLogin, req)
 	}
 	if req.ID != "default" {
 		return nil, errOnlyID
@@ -131,7 +135,7 @@ func (b *Backend) Refresh(ctx context.Context, req backend.Request, have *backen
 		return nil, errVersion
 	}
 	if have.Refresh.IsZero() {
-		return nil, errNoRefresh
+		return nil, b.remedied(errNoRefresh, req)
 	}
 	form := url.Values{"grant_type": {"refresh_token"}}
 	if b.config.Resource != "" {
@@ -143,11 +147,11 @@ func (b *Backend) Refresh(ctx context.Context, req backend.Request, have *backen
 	})
 	g, refusal, err := b.exchange(ctx, "the refresh", form, "", have)
 	var known *backend.Error
-	if refusal == "invalid_client" && errors.As(err, &known) {
+	if isOfClient(refusal) && errors.As(err, &known) {
 		// What the client shows is wrong, not the refresh token: no login would mend that.
 		return nil, &backend.Error{Code: backend.CodeDenied, Reason: known.Reason, Remedy: known.Remedy}
 	}
-	return g, err
+	return g, b.remedied(err, req)
 }
 
 // Revoke implements backend.Revoker (RFC 7009) for the access token of have. A token that has ended already is no error.
@@ -185,6 +189,75 @@ func (b *Backend) revoke(ctx context.Context, token backend.Secret, hint string)
 		return err
 	}
 	return nil
+}
+
+// ProbeCredential implements backend.CredentialProber: by introspection (RFC 7662), and for a client without credentials, which
+// may not ask that, by the user info of OpenID Connect.
+func (b *Backend) ProbeCredential(ctx context.Context, _ backend.Request, have *backend.Credential) error {
+	s, err := b.server(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.Introspection != "" && b.config.ClientAuth != authNone:
+		return b.introspect(ctx, s.Introspection, have.Secret)
+	case s.UserInfo != "" && (hasScope(strings.Fields(have.Metadata[aboutScope]), "openid") || hasScope(b.config.Scopes, "openid")):
+		return b.userInfo(ctx, s.UserInfo, have.Secret)
+	}
+	return errNoProbe
+}
+
+func (b *Backend) introspect(ctx context.Context, address string, token backend.Secret) error {
+	const step = "the introspection"
+	form := url.Values{"token_type_hint": {"access_token"}}
+	_ = token.Use(func(text []byte) error {
+		form.Set("token", string(text))
+		return nil
+	})
+	r, err := b.post(ctx, step, address, form)
+	if err != nil {
+		return err
+	}
+	defer clear(r.body)
+	if r.status != http.StatusOK {
+		_, err := b.failure(step, r)
+		return err
+	}
+	var answer struct {
+		Active *bool `json:"active"`
+	}
+	switch {
+	case !r.json || json.Unmarshal(r.body, &answer) != nil || answer.Active == nil:
+		return b.garbled(step, "the answer does not say whether the token is active")
+	case !*answer.Active:
+		return errEnded
+	}
+	return nil
+}
+
+func (b *Backend) userInfo(ctx context.Context, address string, token backend.Secret) error {
+	const step = "the request for user info"
+	req, err := http.NewRequest(http.MethodGet, address, nil)
+	if err != nil {
+		return b.garbled(step, "the address of the endpoint is malformed")
+	}
+	_ = token.Use(func(text []byte) error {
+		req.Header.Set("Authorization", "Bearer "+string(text))
+		return nil
+	})
+	r, err := b.send(ctx, step, req)
+	if err != nil {
+		return err
+	}
+	defer clear(r.body)
+	switch r.status {
+	case http.StatusOK:
+		return nil
+	case http.StatusUnauthorized:
+		return errEnded
+	}
+	_, err = b.failure(step, r)
+	return err
 }
 
 // Probe implements backend.Prober: the server is reached, and without an issuer nothing is asked.

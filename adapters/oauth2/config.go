@@ -282,5 +282,7 @@ func isServer(address string) bool {
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
 		return false
 	}
-	return u.Scheme == "https" || u.Scheme == "http" && slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && isLocal(u.Hostname())
 }
+
+func isLocal(host string) bool { return slices.Contains([]string{"localhost", loopback, "::1"}, host) }

@@ -17,9 +17,10 @@ type server struct {
 	Introspection string `json:"introspection_endpoint"`
 	Keys          string `json:"jwks_uri"`
 	// TellsIssuer: its answers to a login name the issuer (RFC 9207).
-	TellsIssuer bool `json:"authorization_response_iss_parameter_supported"`
-	// Methods are the PKCE methods that it knows; nil: it does not say.
-	Methods []string `json:"code_challenge_methods_supported"`
+	TellsIssuer bool   `json:"authorization_response_iss_parameter_supported"`
+	UserInfo    string `json:"userinfo_endpoint"`
+	// Aliases are the endpoints for a client that shows a certificate (RFC 8705, 5).
+	Aliases map[string]string `json:"mtls_endpoint_aliases"`
 	// SigningAlgorithms are those of its ID tokens.
 	SigningAlgorithms []string `json:"id_token_signing_alg_values_supported"`
 }
@@ -77,8 +78,19 @@ func (b *Backend) discover(ctx context.Context) (*server, error) {
 		if strings.TrimRight(s.Issuer, "/") != strings.TrimRight(b.config.Issuer, "/") {
 			return nil, b.garbled(discovery, "it says that it is another issuer")
 		}
-		for _, endpoint := range []string{s.Authorization, s.Token, s.Device, s.Revocation, s.Introspection, s.Keys} {
-			if endpoint != "" && !isServer(endpoint) {
+		if b.config.ClientAuth == authTLS {
+			for name, to := range map[string]*string{
+				"token_endpoint": &s.Token, "device_authorization_endpoint": &s.Device, "revocation_endpoint": &s.Revocation,
+				"introspection_endpoint": &s.Introspection, "userinfo_endpoint": &s.UserInfo,
+			} {
+				if alias := s.Aliases[name]; alias != "" {
+					*to = alias
+				}
+			}
+		}
+		for _, endpoint := range []string{s.Authorization, s.Token, s.Device, s.Revocation, s.Introspection, s.Keys, s.UserInfo} {
+			// One of this machine, by plain http, is believed of a server of this machine alone.
+			if endpoint != "" && (!isServer(endpoint) || issuer.Scheme == "https" && !strings.HasPrefix(endpoint, "https:")) {
 				return nil, b.garbled(discovery, "it names an endpoint that is not https")
 			}
 		}

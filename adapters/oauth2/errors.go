@@ -1,26 +1,57 @@
 package oauth2
 
 import (
+	"errors"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
 )
+
+// logInAgain is the remedy that remedied completes.
+const logInAgain = "log in again"
+
+// remedied names in err the command by which a person logs in for req.
+func (b *Backend) remedied(err error, req backend.Request) error {
+	var e *backend.Error
+	if !errors.As(err, &e) || e.Remedy != logInAgain || b.host.Provider == "" || !b.config.loggedIn() {
+		return err
+	}
+	out := *e
+	out.Remedy = "run: credresolve login " + b.host.Provider + " " + shellWord(req.ID)
+	return &out
+}
+
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./_-", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
 
 // The errors that do not depend on an answer.
 var (
 	errClosed     = backend.Errorf(backend.CodeUnavailable, "the provider is closed")
 	errVersion    = backend.Errorf(backend.CodeUnsupported, "tokens have no versions")
 	errOnlyID     = &backend.Error{Code: backend.CodeInvalidID, Reason: "nobody logs in here, so that there is one token alone", Remedy: `write the id as "default"`}
-	errNoLogin    = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has logged in", Remedy: "begin a login, and keep the grant that it gives"}
-	errNoRefresh  = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the token has ended, and the server gave no refresh token", Remedy: "log in again; offline access may have to be asked for in scopes"}
+	errNoLogin    = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has logged in", Remedy: logInAgain}
+	errNoRefresh  = &backend.Error{Code: backend.CodeAuthRequired, Reason: "the token has ended, and the server gave no refresh token; offline access may have to be asked for in scopes", Remedy: logInAgain}
 	errNoState    = backend.Errorf(backend.CodeNotFound, "there is no such login, or it ended long ago")
 	errNotNeeded  = backend.Errorf(backend.CodeUnsupported, "nobody logs in with this grant: the client has credentials of its own")
 	errMany       = backend.Errorf(backend.CodeThrottled, "too many logins are under way")
 	errForged     = backend.Errorf(backend.CodeDenied, "the answer belongs to another login, or was forged")
 	errOtherIss   = backend.Errorf(backend.CodeDenied, "the answer comes from another issuer than the one that was asked")
 	errNoCode     = &backend.Error{Code: backend.CodeUsage, Reason: "the URL holds no code", Remedy: "paste the whole address at which the browser ended"}
+	errSpent      = backend.Errorf(backend.CodeDenied, "the login has had its answer already, and takes one alone")
+	errNothing    = &backend.Error{Code: backend.CodeUsage, Reason: "nothing is entered here for this login", Remedy: "enter the code at the page that the login names"}
+	errNoProbe    = backend.Errorf(backend.CodeUnsupported, "the server has no endpoint that tells this client whether a token is in force")
+	errEnded      = backend.Errorf(backend.CodeExpired, "the server says that the token has ended or was revoked")
 	errNoURL      = &backend.Error{Code: backend.CodeUsage, Reason: "a login takes one field, url", Remedy: "submit the address at which the browser ended"}
 	errNoRevoke   = backend.Errorf(backend.CodeUnsupported, "the server has no endpoint at which tokens are revoked")
 	errClientKey  = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "client_key is no private key in PEM that signs", Remedy: "give an RSA, ECDSA or Ed25519 key, not encrypted"}
@@ -35,15 +66,19 @@ type meaning struct {
 }
 
 // refusal gives what an error code means that a standard names: RFC 6749 (4.1.2.1, 5.2), 8628 (3.5), 8693 (2.2.2), 8707 (2),
-// 7009 (2.2.1) and OpenID Connect Core (3.1.2.6). Others are shown as "an error of its own". A switch costs nothing at start-up.
+// 7009 (2.2.1) and OpenID Connect Core (3.1.2.6), or for which GitHub and Slack have words of their own. Others are shown as "an error of its own". A switch costs nothing at start-up.
 func refusal(name string) (m meaning, known bool) {
 	switch name {
 	case "invalid_request":
 		return meaning{backend.CodeInvalidConfig, "invalid_request: it does not understand the request", "see grant, client_auth and parameters"}, true
-	case "invalid_client":
+	case "invalid_client", "incorrect_client_credentials", "bad_client_secret", "invalid_client_id":
 		return meaning{backend.CodeAuthRequired, "invalid_client: it does not accept the client's credentials", "see client_id, client_secret and client_auth"}, true
-	case "invalid_grant":
-		return meaning{backend.CodeAuthRequired, "invalid_grant: what the token was to be made from has ended or was revoked", "log in again"}, true
+	case "invalid_grant", "bad_refresh_token", "invalid_refresh_token", "bad_verification_code", "invalid_code", "token_revoked": // GitHub's and Slack's
+		return meaning{backend.CodeAuthRequired, "invalid_grant or its like: what the token was to be made from has ended or was revoked", logInAgain}, true
+	case "device_flow_disabled":
+		return meaning{backend.CodeDenied, "device_flow_disabled: this client may not use device codes", "enable the device flow in the client's settings at the server"}, true
+	case "redirect_uri_mismatch", "bad_redirect_uri":
+		return meaning{backend.CodeInvalidConfig, "the address to which a login comes back is not registered", "register it, or see redirect_host, redirect_port and redirect_path"}, true
 	case "unauthorized_client":
 		return meaning{backend.CodeDenied, "unauthorized_client: this client may not use this grant", "allow the grant to the client at the server"}, true
 	case "unsupported_grant_type":
@@ -65,15 +100,20 @@ func refusal(name string) (m meaning, known bool) {
 	case "unsupported_token_type":
 		return meaning{backend.CodeUnsupported, "unsupported_token_type: it does not revoke tokens of this type", ""}, true
 	case "interaction_required":
-		return meaning{backend.CodeAuthRequired, "interaction_required: a person must be asked", "log in again"}, true
+		return meaning{backend.CodeAuthRequired, "interaction_required: a person must be asked", logInAgain}, true
 	case "login_required":
-		return meaning{backend.CodeAuthRequired, "login_required: a person must log in", "log in again"}, true
+		return meaning{backend.CodeAuthRequired, "login_required: a person must log in", logInAgain}, true
 	case "consent_required":
-		return meaning{backend.CodeAuthRequired, "consent_required: a person must consent", "log in again"}, true
+		return meaning{backend.CodeAuthRequired, "consent_required: a person must consent", logInAgain}, true
 	case "account_selection_required":
-		return meaning{backend.CodeAuthRequired, "account_selection_required: a person must choose an account", "log in again"}, true
+		return meaning{backend.CodeAuthRequired, "account_selection_required: a person must choose an account", logInAgain}, true
 	}
 	return meaning{}, false
+}
+
+// isOfClient reports whether an error code is about the client's credentials.
+func isOfClient(name string) bool {
+	return slices.Contains([]string{"invalid_client", "incorrect_client_credentials", "bad_client_secret", "invalid_client_id"}, name)
 }
 
 // refused gives the error for an answer of the server that is none, at a step such as "the exchange of the code".
@@ -85,7 +125,7 @@ func (b *Backend) refused(step string, status int, name string, wait time.Durati
 		}
 		return e
 	}
-	e := &backend.Error{Code: backend.CodeInternal, Reason: b.target + ": " + step + ": it refused with status " + strconv.Itoa(status) + " and an error of its own"}
+	e := &backend.Error{Code: backend.CodeInternal, Reason: b.target + ": " + step + ": it refused with an error of its own, status " + strconv.Itoa(status)}
 	switch {
 	case status == http.StatusTooManyRequests:
 		e.Code, e.Reason, e.RetryAfter = backend.CodeThrottled, b.target+": "+step+": too many requests", wait

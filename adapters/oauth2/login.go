@@ -6,6 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,7 +26,7 @@ const (
 	maxURL    = 16 << 10         // bytes of a pasted URL
 
 	defaultInterval = 5 * time.Second // RFC 8628, 3.2
-	maxInterval     = 2 * time.Minute
+	maxInterval     = 2 * time.Minute // to which a failing server makes it grow
 )
 
 // login is one login, from its start until nobody asks for it any more.
@@ -81,7 +84,7 @@ func (b *Backend) StartLogin(ctx context.Context, req backend.Request, o backend
 	return state, nil
 }
 
-// admit keeps l, and forgets those that ended long ago.
+// admit keeps l, and forgets those that ended long ago, or first where there are many.
 func (b *Backend) admit(l *login) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,10 +97,27 @@ func (b *Backend) admit(l *login) error {
 		}
 	}
 	if len(b.logins) >= maxLogins {
-		return errMany
+		oldest := b.oldestEnded()
+		if oldest == "" {
+			return errMany
+		}
+		delete(b.logins, oldest)
 	}
 	b.logins[l.state.State] = l
 	return nil
+}
+
+// oldestEnded is the login that ended longest ago; empty when none has. Called with b.mu held.
+func (b *Backend) oldestEnded() (state string) {
+	var since time.Time
+	for name, l := range b.logins {
+		l.mu.Lock()
+		if !l.ended.IsZero() && (state == "" || l.ended.Before(since)) {
+			state, since = name, l.ended
+		}
+		l.mu.Unlock()
+	}
+	return state
 }
 
 func (l *login) gone() bool {
@@ -165,8 +185,11 @@ func (b *Backend) SubmitLogin(ctx context.Context, state string, input map[strin
 	if err != nil {
 		return backend.LoginState{}, err
 	}
+	if l.device {
+		return backend.LoginState{}, errNothing
+	}
 	text, ok := input["url"]
-	if !ok || len(input) != 1 || l.device {
+	if !ok || len(input) != 1 {
 		return backend.LoginState{}, errNoURL
 	}
 	if text.Len() > maxURL {
@@ -222,39 +245,38 @@ func (l *login) startCode(o backend.LoginOptions) error {
 	if l.server.Authorization == "" {
 		return errNoEndpoint
 	}
+	u, err := url.Parse(l.server.Authorization)
+	if err != nil {
+		return errNoEndpoint
+	}
 	port := c.RedirectPort
 	if !o.NoRedirect {
 		// The address of this machine alone: nobody else can bring an answer.
-		socket, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		socket, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
 		if err != nil {
 			return &backend.Error{Code: backend.CodeUnavailable, Reason: "port " + strconv.Itoa(port) + " of 127.0.0.1 cannot be opened for the browser to come back to",
-				Remedy: "close what uses it, or paste the URL at which the browser ends"}
+				Remedy: "close what uses it, set another redirect_port, or log in with --no-browser and paste the address at which the browser ended"}
 		}
 		port = socket.Addr().(*net.TCPAddr).Port
 		l.listener = &http.Server{
 			Handler: http.HandlerFunc(l.receive), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second,
 			WriteTimeout: c.Timeout + 10*time.Second, MaxHeaderBytes: 32 << 10,
+			ErrorLog: log.New(io.Discard, "", 0), // what a stranger sends is nothing to tell of
 		}
-		go func(s *http.Server) { _ = s.Serve(socket) }(l.listener)
+		l.listener.SetKeepAlivesEnabled(false)
+		go func(s *http.Server) { _ = s.Serve(&fewConns{Listener: socket, free: make(chan struct{}, maxConns)}) }(l.listener)
 	} else if port == 0 {
 		port = 1 // nothing listens there: the browser shows the address, which is pasted
 	}
-	l.state.Fields = []backend.LoginField{{
-		Name: "url", Label: "URL", Help: "the address at which the browser ended", Secret: true, Optional: !o.NoRedirect,
-	}}
-	l.redirect = "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) + c.RedirectPath
-	u, err := url.Parse(l.server.Authorization)
-	if err != nil {
-		return errNoEndpoint
-	}
-	challenge := sha256.Sum256([]byte(l.verifier))
+	l.redirect = "http://" + net.JoinHostPort(c.RedirectHost, strconv.Itoa(port)) + c.RedirectPath
+	l.state.Fields = []backend.LoginField{{Name: "url", Label: "address", Help: "the whole address at which the browser ended, from its address bar"}}
 	q := u.Query()
 	for name, v := range c.Parameters {
 		q.Set(name, v)
 	}
 	for name, v := range map[string]string{
 		"response_type": "code", "client_id": c.ClientID, "redirect_uri": l.redirect, "state": l.state.State,
-		"code_challenge": base64.RawURLEncoding.EncodeToString(challenge[:]), "code_challenge_method": "S256",
+		"code_challenge": challenge(l.verifier), "code_challenge_method": "S256",
 	} {
 		q.Set(name, v)
 	}
@@ -270,6 +292,42 @@ func (l *login) startCode(o backend.LoginOptions) error {
 		Name: "url", Label: "the address at which the browser ended", Help: "it begins with " + l.redirect, Optional: l.listener != nil,
 	}}
 	return nil
+}
+
+// challenge is the S256 of RFC 7636, 4.2.
+func challenge(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// maxConns is how many connections a login's listener takes at once; one more waits, at most as long as ReadHeaderTimeout.
+const maxConns = 16
+
+// fewConns is a listener with at most as many connections as free holds.
+type fewConns struct {
+	net.Listener
+	free chan struct{}
+}
+
+func (f *fewConns) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	f.free <- struct{}{} // each ends by its timeouts, or with the server
+	return &fewConn{Conn: c, f: f}, nil
+}
+
+type fewConn struct {
+	net.Conn
+	f    *fewConns
+	once sync.Once
+}
+
+func (c *fewConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { <-c.f.free })
+	return err
 }
 
 func hasScope(scopes []string, want string) bool {
@@ -289,12 +347,14 @@ func (l *login) receive(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if r.Method != http.MethodGet || r.URL.Path != l.b.config.RedirectPath {
+	host, _, _ := net.SplitHostPort(r.Host)
+	if r.Method != http.MethodGet || r.URL.Path != l.b.config.RedirectPath || host != l.b.config.RedirectHost {
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = w.Write([]byte(page("Nothing is here.")))
 		return
 	}
-	if err := l.answered(r.Context(), r.URL.Query()); err != nil {
+	// A browser may ask twice, and a person go back to the page: that is told how the login stands.
+	if err := l.answered(r.Context(), r.URL.Query()); err != nil && !errors.Is(err, errSpent) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = w.Write([]byte(page("This answer does not belong to the login. Go back to the program and begin again.")))
 		return
@@ -318,17 +378,26 @@ func page(text string) string {
 // answered takes the server's answer to the login. Its error says that the answer is not one to this login, which goes on;
 // what went wrong with one that is, the login's state says.
 func (l *login) answered(ctx context.Context, q url.Values) error {
+	for _, name := range []string{"state", "iss", "code", "error"} {
+		if len(q[name]) > 1 { // RFC 6749, 3.1
+			return errForged
+		}
+	}
 	if !equal(q.Get("state"), l.state.State) {
 		return errForged
 	}
 	// RFC 9207, 2.4: a server that names itself in answers must do so, and another's answer must not be used.
-	if iss := q.Get("iss"); iss != "" && iss != l.server.Issuer && l.server.Issuer != "" || iss == "" && l.server.TellsIssuer {
+	if iss := q.Get("iss"); iss != "" && !equal(iss, l.server.Issuer) && l.server.Issuer != "" || iss == "" && l.server.TellsIssuer {
 		return errOtherIss
 	}
 	l.mu.Lock()
-	if l.state.Status != backend.LoginPending || l.exchanged {
+	if l.state.Status != backend.LoginPending || l.exchanged { // an answer counts once
 		l.mu.Unlock()
-		return errForged // an answer counts once
+		select {
+		case <-l.life.Done():
+		case <-ctx.Done():
+		}
+		return errSpent
 	}
 	l.exchanged = true
 	verifier, nonce := l.verifier, l.nonce
@@ -394,7 +463,7 @@ func (l *login) startDevice(ctx context.Context) error {
 		d.URL = d.OldURL
 	}
 	for _, address := range []string{d.URL, d.WholeURL} {
-		if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http") || d.URL == "" {
+		if d.URL == "" || address != "" && !isPage(address) {
 			return l.b.garbled(step, "the answer holds no address of a web page")
 		}
 	}
@@ -410,10 +479,19 @@ func (l *login) startDevice(ctx context.Context) error {
 	}
 	l.state.Interval = defaultInterval
 	if d.Interval > 0 {
-		l.state.Interval = min(time.Duration(d.Interval)*time.Second, maxInterval)
+		l.state.Interval = min(time.Duration(d.Interval)*time.Second, maxLoginTimeout)
 	}
 	l.code = d.DeviceCode
 	return nil
+}
+
+// isPage reports whether address may be shown to a person to open: https, or of this machine.
+func isPage(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.User != nil || len(address) > 2048 {
+		return false
+	}
+	return u.Scheme == "https" || u.Scheme == "http" && isLocal(u.Hostname())
 }
 
 func hasControl(s string) bool {
@@ -437,14 +515,17 @@ func (l *login) ask(interval time.Duration) {
 			return
 		case refusal == "authorization_pending":
 		case refusal == "slow_down":
-			interval = min(interval+5*time.Second, maxInterval)
+			interval += 5 * time.Second
+			l.mu.Lock()
+			l.state.Interval = interval
+			l.mu.Unlock()
 		case refusal == "expired_token":
 			l.end(backend.LoginExpired, "")
 			return
 		case l.life.Err() != nil:
 			return
 		case backend.CodeOf(err).Retryable() || backend.CodeOf(err) == backend.CodeTimeout:
-			interval = min(max(2*interval, backend.RetryAfter(err)), maxInterval) // RFC 8628, 3.5
+			interval = max(interval, min(2*interval, maxInterval), backend.RetryAfter(err)) // RFC 8628, 3.5
 		default:
 			l.fail(err)
 			return

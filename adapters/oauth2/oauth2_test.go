@@ -107,7 +107,7 @@ func TestLoginByBrowser(t *testing.T) {
 	p := oidctest.Start(t, oidctest.Options{TTL: 3 * time.Second})
 	b := open(t, desk(p))
 	_, err := b.Get(t.Context(), me)
-	fails(t, err, backend.ErrAuthRequired, "begin a login")
+	fails(t, err, backend.ErrAuthRequired, "log in again")
 	g := logIn(t, b)
 	c := g.Credential
 	if c.Type != backend.TypeOAuth2 || c.Secret.IsZero() || !c.Fields["access_token"].Equal(c.Secret) || c.Fields["id_token"].IsZero() {

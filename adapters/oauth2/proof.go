@@ -23,16 +23,15 @@ import (
 const assertionLife = time.Minute
 
 // prove adds to form and header what shows the server which client asks (RFC 6749, 2.3; RFC 7523, 2.2; RFC 8705, 2). The secret
-// or key is asked for anew each time.
-func (b *Backend) prove(ctx context.Context, audience string, form url.Values, header http.Header) error {
+// or key is asked for anew each time; revision is that of what is shown.
+func (b *Backend) prove(ctx context.Context, audience string, form url.Values, header http.Header) (revision string, err error) {
 	switch b.config.ClientAuth {
 	case authBasic, authPost:
 		secret, revision, err := b.config.ClientSecret.Get(ctx)
 		if err != nil {
-			return err
+			return "", err
 		}
-		b.shown.Store(&revision)
-		return secret.Use(func(text []byte) error {
+		return revision, secret.Use(func(text []byte) error {
 			if b.config.ClientAuth == authPost {
 				form.Set("client_id", b.config.ClientID)
 				form.Set("client_secret", string(text))
@@ -47,29 +46,31 @@ func (b *Backend) prove(ctx context.Context, audience string, form url.Values, h
 		if s := b.found.Load(); s != nil && s.Issuer != "" {
 			audience = s.Issuer
 		}
-		assertion, err := b.assertion(ctx, audience)
+		assertion, revision, err := b.assertion(ctx, audience)
 		if err != nil {
-			return err
+			return "", err
 		}
+		form.Set("client_id", b.config.ClientID)
 		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		form.Set("client_assertion", assertion)
+		return revision, nil
 	}
 	form.Set("client_id", b.config.ClientID)
-	return nil
+	return "", nil
 }
 
 // assertion signs that this client asks the server at audience.
-func (b *Backend) assertion(ctx context.Context, audience string) (string, error) {
-	secret, _, err := b.config.ClientKey.Get(ctx)
+func (b *Backend) assertion(ctx context.Context, audience string) (text, revision string, err error) {
+	secret, revision, err := b.config.ClientKey.Get(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	var key crypto.Signer
 	if err := secret.Use(func(text []byte) error {
 		key, err = parseKey(text)
 		return err
 	}); err != nil {
-		return "", err
+		return "", "", err
 	}
 	options := (&jose.SignerOptions{}).WithType("JWT")
 	if b.config.ClientKeyID != "" {
@@ -77,17 +78,17 @@ func (b *Backend) assertion(ctx context.Context, audience string) (string, error
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm(key), Key: key}, options)
 	if err != nil {
-		return "", errClientKey
+		return "", "", errClientKey
 	}
 	now := time.Now()
-	text, err := jwt.Signed(signer).Claims(jwt.Claims{
+	text, err = jwt.Signed(signer).Claims(jwt.Claims{
 		Issuer: b.config.ClientID, Subject: b.config.ClientID, Audience: jwt.Audience{audience}, ID: rand.Text(),
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(assertionLife)),
 	}).Serialize()
 	if err != nil {
-		return "", errClientKey
+		return "", "", errClientKey
 	}
-	return text, nil
+	return text, revision, nil
 }
 
 // parseKey reads a private key; its error says nothing of the text.

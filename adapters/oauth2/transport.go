@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -140,16 +141,40 @@ func (b *Backend) failure(step string, r *reply) (name string, err error) {
 	return body.Error, b.refused(step, r.status, body.Error, r.wait)
 }
 
-// post sends form to address with the client's proof of who it is.
+// post sends form to address with the client's proof of who it is. Where that is refused and there is a newer one, it is sent once
+// more.
 func (b *Backend) post(ctx context.Context, step, address string, form url.Values) (*reply, error) {
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	if err := b.prove(ctx, address, form, header); err != nil {
-		return nil, err
+	revision := ""
+	for again := false; ; again = true {
+		header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+		form := maps.Clone(form)
+		shown, err := b.prove(ctx, address, form, header)
+		if err != nil {
+			return nil, err
+		}
+		req, err := http.NewRequest(http.MethodPost, address, strings.NewReader(form.Encode()))
+		if err != nil {
+			return nil, b.garbled(step, "the address of the endpoint is malformed")
+		}
+		req.Header = header
+		r, err := b.send(ctx, step, req)
+		if err != nil || again || shown == "" || !b.refusesClient(step, r) {
+			return r, err
+		}
+		revision = shown
+		source := b.config.ClientSecret
+		if b.config.ClientAuth == authKey {
+			source = b.config.ClientKey
+		}
+		source.Reject(revision)
+		if _, now, err := source.Get(ctx); err != nil || now == revision {
+			return r, nil
+		}
+		clear(r.body)
 	}
-	req, err := http.NewRequest(http.MethodPost, address, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, b.garbled(step, "the address of the endpoint is malformed")
-	}
-	req.Header = header
-	return b.send(ctx, step, req)
+}
+
+func (b *Backend) refusesClient(step string, r *reply) bool {
+	name, _ := b.failure(step, r)
+	return r.status != http.StatusOK && (name == "invalid_client" || r.status == http.StatusUnauthorized)
 }
