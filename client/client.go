@@ -347,6 +347,18 @@ func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
 	return answer, err
 }
 
+// Health tells how providers and credentials stood when they were last looked at; with now they are looked at first, which is the
+// owner's alone. It needs the permission status.
+func (c *Client) Health(ctx context.Context, now bool) (HealthAnswer, error) {
+	path := "/v1/health"
+	if now {
+		path += "?now=1"
+	}
+	var answer HealthAnswer
+	err := c.call(ctx, http.MethodGet, path, nil, &answer)
+	return answer, err
+}
+
 // Close ends the requests and streams that are under way, and lets connections go; nothing is answered after it. A second
 // Close does nothing.
 func (c *Client) Close() error {

@@ -260,6 +260,43 @@ type ProviderState struct {
 	Reason   string       `json:"reason,omitempty"`
 	// Entries is how many of its secrets are cached.
 	Entries int `json:"entries"`
+	// Health is what the last look at it found; not set: there was none.
+	Health *Health `json:"health,omitempty"`
+}
+
+// Health is what a look found.
+type Health struct {
+	// Code is ok, unsupported where it cannot be told, or that of what is wrong.
+	Code backend.Code `json:"code"`
+	// Message says for a person what is wrong, and what to do next.
+	Message string `json:"message,omitempty"`
+	// CheckedAt is when the look began.
+	CheckedAt time.Time `json:"checked_at"`
+	// Took is how long it took.
+	Took Duration `json:"took,omitempty"`
+}
+
+// HealthAnswer is the answer to GET /v1/health.
+type HealthAnswer struct {
+	// Providers are how they stood at the last look; those that were not looked at are left out.
+	Providers []ProviderHealth `json:"providers"`
+	// Credentials are those of logins, and those that are configured to be looked at.
+	Credentials []CredentialHealth `json:"credentials"`
+}
+
+// ProviderHealth is how a provider stood.
+type ProviderHealth struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+	Health
+}
+
+// CredentialHealth is how a credential stood.
+type CredentialHealth struct {
+	Ref credref.Ref `json:"ref"`
+	// Subject is whose credential it is; not set: everybody's.
+	Subject *Subject `json:"subject,omitempty"`
+	Health
 }
 
 // ReadyAnswer is the answer to GET /readyz.

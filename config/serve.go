@@ -48,6 +48,18 @@ type Serve struct {
 	ContainerCredentials ContainerSettings `yaml:"container_credentials"`
 	// Plugins says where plugins keep secrets of their own. Not set: they keep none.
 	Plugins PluginSettings `yaml:"plugins"`
+	// Health says how often providers and credentials are looked at. Not set: only when somebody asks.
+	Health HealthSettings `yaml:"health"`
+}
+
+// HealthSettings say how providers and credentials are looked at.
+type HealthSettings struct {
+	// Interval is how long after one look the next comes, give or take a tenth. Zero: none comes by itself.
+	Interval time.Duration `yaml:"interval"`
+	// Refs are credentials that are looked at beside those of logins, which are resolved for it.
+	Refs []credref.Ref `yaml:"refs"`
+	// Executables also looks by itself at providers that may start a program for it.
+	Executables bool `yaml:"executables"`
 }
 
 // SocketSettings says where the Unix socket is.
@@ -269,6 +281,9 @@ func (f *File) absolute(path string) string {
 // The permissions that a consumer can have beside resolving.
 var permissions = []string{"invalidate", "revoke", "metrics", "status"}
 
+// minHealthInterval keeps looks from being a load.
+const minHealthInterval = time.Second
+
 // What a consumer may do with the secrets of its plugin.
 var secretPermissions = []string{"read", "write"}
 
@@ -357,6 +372,12 @@ func (f *File) checkServe(p *problems) {
 	f.checkTokenFiles(bad)
 	for i, pre := range s.Prefetch {
 		f.checkRef(bad, fmt.Sprintf("prefetch[%d].ref", i), pre.Ref)
+	}
+	for i, ref := range s.Health.Refs {
+		f.checkRef(bad, fmt.Sprintf("health.refs[%d]", i), ref)
+	}
+	if s.Health.Interval != 0 && s.Health.Interval < minHealthInterval {
+		bad("health.interval", "expected at least %s", minHealthInterval)
 	}
 	if s.AWSAgent.Listen != "" && f.Provider(s.AWSAgent.Provider) == nil {
 		bad("aws_agent.provider", "it must name one of the providers")

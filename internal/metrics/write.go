@@ -23,6 +23,14 @@ type Now struct {
 	Queued    int    // requests that wait for their turn
 	AuditLost uint64 // lines of the audit log that could not be written, since the start
 	SpansLost uint64 // spans that could not be exported, since the start
+	// Health is what the last look at a provider found, by its name: whether it was well, and how many of its credentials were not.
+	Health map[string]Health
+}
+
+// Health is what a look at a provider found.
+type Health struct {
+	Known, Well bool // Known: it can be told
+	Bad         int  // credentials that were not well
 }
 
 // states are those of a breaker.
@@ -111,6 +119,28 @@ func (m *Metrics) WriteTo(w io.Writer, now Now) (int64, error) {
 	for i := range m.deliveries {
 		for j := range m.deliveries[i] {
 			x.count("event_deliveries_total", m.deliveries[i][j].Load(), "by", deliverers[i], "outcome", outcomes[j])
+		}
+	}
+
+	for _, g := range []struct {
+		name, help string
+		get        func(Health) (float64, bool)
+	}{
+		{"provider_healthy", "1 where the provider was well at the last look, 0 where it was not.", func(h Health) (float64, bool) {
+			if h.Well {
+				return 1, h.Known
+			}
+			return 0, h.Known
+		}},
+		{"credentials_unhealthy", "Credentials that were not well at the last look.", func(h Health) (float64, bool) { return float64(h.Bad), true }},
+	} {
+		x.family(g.name, "gauge", g.help)
+		for _, p := range providers {
+			if h, looked := now.Health[p]; looked {
+				if v, known := g.get(h); known {
+					x.sample(g.name, v, "provider", p)
+				}
+			}
 		}
 	}
 

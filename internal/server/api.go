@@ -115,6 +115,12 @@ func routes() []route {
 			gives:   client.ReloadAnswer{}, codes: []backend.Code{backend.CodeInvalidConfig}},
 		{method: "GET", path: "/v1/status", handle: (*Server).status, may: policy.Status,
 			summary: "Tell how the sidecar is.", gives: client.StatusAnswer{}},
+		{method: "GET", path: "/v1/health", handle: (*Server).getHealth, may: policy.Status,
+			summary: "Tell how providers and credentials stood when they were last looked at.",
+			query: []parameter{
+				{"now", "1: look first, which is the owner's alone"},
+				{"executables", "1: with now, also where a program may be started for it"},
+			}, gives: client.HealthAnswer{}, codes: []backend.Code{backend.CodeTimeout}},
 		{method: "GET", path: "/v1/providers", handle: (*Server).getProviders,
 			summary: "Tell of the providers of which the caller may resolve something.", gives: client.ProvidersAnswer{}},
 		{method: "GET", path: "/livez", handle: (*Server).livez, health: true,
@@ -636,6 +642,7 @@ func (s *Server) providerStates(st *state, who *policy.Consumer) []client.Provid
 			at := p.RetryAt.UTC()
 			one.RetryAt = &at
 		}
+		one.Health = s.health.provider(p.Name, p.Digest)
 		out = append(out, one)
 	}
 	return out
@@ -670,7 +677,7 @@ func (s *Server) getMetrics(req *request) {
 	gate := req.state.gate
 	_, _ = s.metrics.WriteTo(req.w, metrics.Now{
 		Watchers: int(s.watchers.Load()), Sessions: s.sessions.len(), Requests: len(gate.slots) + int(gate.fetches.Load()), Queued: int(gate.waiting.Load()),
-		AuditLost: s.audit.Lost(), SpansLost: s.tracing.Lost(),
+		AuditLost: s.audit.Lost(), SpansLost: s.tracing.Lost(), Health: s.health.gauges(),
 	})
 }
 

@@ -141,6 +141,8 @@ func TestSidecarKeepsItsOpenAPIDocument(t *testing.T) {
 	check("POST", "/v1/logout", `{"ref":{"provider":"hub","id":"me"}}`, 404)
 	check("POST", "/v1/reload", "", 200)
 	check("GET", "/v1/status", "", 200)
+	check("GET", "/v1/health?now=1", "", 200)
+	check("GET", "/v1/health?x=1", "", 400)
 	check("GET", "/v1/providers", "", 200)
 	check("GET", "/livez", "", 200)
 	check("GET", "/readyz", "", 200)

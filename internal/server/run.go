@@ -96,6 +96,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	var background sync.WaitGroup
 	background.Go(func() { s.become(life) })
 	background.Go(func() { s.notify.Watchdog(life) })
+	background.Go(func() { s.lookAtHealth(life) })
 
 	select {
 	case <-ctx.Done():

@@ -80,6 +80,7 @@ type Server struct {
 	conns       sync.Map // net.Conn to *conn
 	plugins     plugins
 	logins      logins
+	health      health
 
 	// streams is ended, and made anew, when what an open stream may see has changed.
 	streams atomic.Pointer[streams]
