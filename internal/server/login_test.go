@@ -231,7 +231,7 @@ func TestLoginBySubmittingAURL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.URL == "" || len(s.Fields) != 1 || !s.Fields[0].Secret {
+		if s.URL == "" || len(s.Fields) != 1 || s.Fields[0].Name != "url" {
 			t.Fatalf("it begins as %+v", s)
 		}
 		return s
