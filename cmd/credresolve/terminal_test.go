@@ -311,6 +311,43 @@ func TestRunGivesTheTerminalToTheCommand(t *testing.T) {
 	}
 }
 
+// What is typed after a restart goes to the new command, which has the terminal as the old one had.
+func TestRestartOnATerminal(t *testing.T) {
+	t.Parallel()
+	for _, redact := range []string{"--redact=false", "--redact"} {
+		t.Run(redact, func(t *testing.T) {
+			t.Parallel()
+			dir, env := workDir(t)
+			write := func(name, content string) {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write("w.json", `{"a": "one-c4nary"}`)
+			write("config.yaml", "version: 1\nproviders:\n  f: {kind: file, path: w.json, cache: {ttl: 1s}}\n")
+			s := startOnTerminal(t, dir, env, "credresolve", "run", "--watch", redact, "--env", "PW=cred://f//a", "--", "sh", "-c",
+				`trap "exit 0" TERM; echo "ready ${#PW}"; while :; do read line && { test -t 0 && echo "got $line."; test "$line" = end && exit 0; }; done`)
+			s.expect("ready 10")
+			s.enter("first\n")
+			s.expect("got first\\.")
+			write("w.json", `{"a": "three-c4nary"}`)
+			s.expect("the command is restarted[\r\n]+")
+			if redact == "--redact=false" { // a read of the shell is not ended by the signal alone
+				s.enter("\n")
+			}
+			s.expect("ready 12")
+			s.enter("second\n")
+			s.expect("got second\\.")
+			s.enter("end\n")
+			s.wantStatus(0)
+			s.wantSane()
+			if strings.Contains(s.text(), canary) {
+				t.Errorf("a secret is on the terminal:\n%s", s.text())
+			}
+		})
+	}
+}
+
 func TestTerminalChangesSize(t *testing.T) {
 	t.Parallel()
 	dir, env := workDir(t)

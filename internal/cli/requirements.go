@@ -138,6 +138,9 @@ func requirementsTable(answers []required) []byte {
 			what = "optional"
 		}
 		status := string(r.Status)
+		if r.Ref == nil && r.Status == requirements.OK {
+			status += ": set in the environment"
+		}
 		if r.Error != nil {
 			status += ": " + r.Error.Message
 			if r.Help != "" {
@@ -213,6 +216,10 @@ func (s *session) required(r *requirements.Requirement) variable {
 	v := variable{need: r, Var: document.Var{Name: r.Env, Site: &document.Site{
 		Ref: r.Ref, File: r.File, Line: r.Line, Column: r.Column, Path: r.Env,
 	}}}
+	if own, set := s.app.lookupEnv(r.Env); r.Ref.Provider == "" && set && own != "" {
+		v.Site, v.Value = nil, own // it is set already, by whoever runs this
+		return v
+	}
 	if r.Ref.Provider == "" || s.file.Provider(r.Ref.Provider) == nil {
 		var known []string
 		for _, p := range s.file.Providers() {
@@ -225,6 +232,9 @@ func (s *session) required(r *requirements.Requirement) variable {
 
 // find judges what became of v, which is required.
 func (v *variable) find(o settled, now time.Time) requirements.Finding {
+	if v.Site == nil {
+		return requirements.Finding{Status: requirements.OK}
+	}
 	if v.lacks != nil {
 		return requirements.Finding{Status: requirements.Missing, Err: v.lacks}
 	}

@@ -229,7 +229,7 @@ func (s *session) environment(ctx context.Context, vars []variable) (*environmen
 	var errs []error
 	for i, v := range vars {
 		o := &outcomes[i]
-		if v.need != nil {
+		if v.need != nil && v.Site != nil {
 			s.meet(&vars[i], o, now)
 		}
 		if o.how == howFailed {

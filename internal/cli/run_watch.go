@@ -397,6 +397,9 @@ func (c *child) change(p *os.Process, env *environment, out *filter) (kill <-cha
 		c.tell("%s: the command is restarted", what)
 		c.next = env
 	}
+	if out != nil && out.typed { // the terminal is raw
+		_, _ = c.stderr.WriteString("\r")
+	}
 	endGently(p)
 	return time.After(c.grace)
 }

@@ -55,7 +55,7 @@ func (r *Requirement) NoProvider(known []string) Finding {
 	e := &backend.Error{
 		Code:   backend.CodeNotFound,
 		Reason: "the file names no provider for it",
-		Remedy: fmt.Sprintf("say where it is: --map %s=cred://provider/id", r.Env),
+		Remedy: fmt.Sprintf("say where it is: --map %s=cred://provider/id, or set it yourself", r.Env),
 	}
 	if r.Ref.Provider != "" {
 		e.Reason = fmt.Sprintf("there is no provider %s", r.Ref.Provider)

@@ -26,7 +26,7 @@ const maxRequirements = 256
 type Requirement struct {
 	// Env is the variable that takes the value.
 	Env string
-	// Ref is where the value comes from. Its Provider is empty where the file names none: then the user must map Env.
+	// Ref is where the value comes from. Its Provider is empty where the file names none: then the user maps Env, or has set it.
 	Ref credref.Ref
 	// Type is what the credential must be; empty: anything.
 	Type backend.Type
@@ -128,6 +128,7 @@ func (p *parser) document(root *config.Node, front bool) {
 	case slices.Contains(root.Keys(), key): // nothing stands behind it
 	case !front && !slices.ContainsFunc(root.Keys(), func(name string) bool { return root.Get(name) == nil || !root.Get(name).IsMap() }):
 		p.all(root)
+	case front && p.openClaw(root.Get("metadata")):
 	default:
 		for _, name := range root.Keys() {
 			if near := backend.Nearest(name, []string{key}); near != "" {
@@ -143,6 +144,40 @@ func (p *parser) document(root *config.Node, front bool) {
 
 // key is where requirements stand among other things.
 const key = "credentials"
+
+// openClaw reads what OpenClaw's skills declare (https://docs.openclaw.ai/clawhub/skill-format): variables, and nothing of where
+// they come from. It reports false where metadata, which may be nil, has nothing of that.
+func (p *parser) openClaw(metadata *config.Node) bool {
+	if metadata == nil || !metadata.IsMap() {
+		return false
+	}
+	for _, name := range []string{"openclaw", "clawdbot", "clawdis"} {
+		own := metadata.Get(name)
+		if own == nil || !own.IsMap() {
+			continue
+		}
+		described := make(map[string]bool)
+		if list := own.Get("envVars"); list != nil {
+			for _, item := range list.Items() {
+				before := len(p.found)
+				if p.one(item, ""); len(p.found) > before {
+					described[p.found[before].Env] = true
+				}
+			}
+		}
+		requires := own.Get("requires")
+		if requires == nil || !requires.IsMap() || requires.Get("env") == nil {
+			return len(described) > 0
+		}
+		for _, item := range requires.Get("env").Items() {
+			if env, _ := item.Text(); !described[env] { // else envVars says more of it
+				p.one(item, "")
+			}
+		}
+		return true
+	}
+	return false
+}
 
 // all reads a list of requirements, or a map of them by variables.
 func (p *parser) all(n *config.Node) {

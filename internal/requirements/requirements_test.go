@@ -29,6 +29,10 @@ func TestParse(t *testing.T) {
 		{"a map by variables alone", "r.yaml", "A: {provider: p}\nB: {provider: q}\n", "1:5 A cred://p/default|2:5 B cred://q/default"},
 		{"names alone", "r.yaml", "credentials: [A, B]", "1:15 A -|1:18 B -"},
 		{"the words of the proposal", "r.yaml", "- {name: A, description: d, required: true}\n- {name: B, required: false}", "1:4 A -|2:4 B - optional"},
+		{"a skill of OpenClaw", "SKILL.md", "---\nname: a\nmetadata: {\"openclaw\": {\"requires\": {\"env\": [\"A\", \"B\"], \"bins\": [\"x\"]}, \"primaryEnv\": \"A\"}}\n---\n", "3:46 A -|3:51 B -"},
+		{"a skill of OpenClaw with descriptions", "SKILL.md", "---\nmetadata:\n  openclaw:\n    requires:\n      env: [A]\n    envVars:\n      - {name: A, description: d}\n      - {name: B, required: false}\n---\n", "7:10 A -|8:10 B - optional"},
+		{"a skill of OpenClaw with credentials", "SKILL.md", "---\ncredentials: [A]\nmetadata: {openclaw: {requires: {env: [B]}}}\n---\n", "2:15 A -"},
+		{"other metadata", "SKILL.md", "---\nname: a\nmetadata: {author: x, openclaw: {emoji: y}}\n---\n", ""},
 		{"nothing under the key", "r.yaml", "credentials:\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
