@@ -5,16 +5,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/credresolve/credresolve/backend"
 )
 
 var (
-	errVersion = backend.Errorf(backend.CodeUnsupported, "what a login gives has no versions")
-	errClosed  = backend.Errorf(backend.CodeUnavailable, "the provider is closed")
-	errNoState = backend.Errorf(backend.CodeNotFound, "there is no such login, or it ended long ago")
+	errVersion = &backend.Error{Code: backend.CodeUnsupported, Reason: "what a login gives has no versions"}
+	errClosed  = &backend.Error{Code: backend.CodeUnavailable, Reason: "the provider is closed"}
+	errNoState = &backend.Error{Code: backend.CodeNotFound, Reason: "there is no such login, or it ended long ago"}
 	errBusy    = &backend.Error{Code: backend.CodeUnavailable, Reason: "the login changes all the time", Remedy: "try again"}
-	errNoOwner = backend.Errorf(backend.CodeUnsupported, "the provider makes no successor of a login: a person logs in again")
+	errNoOwner = &backend.Error{Code: backend.CodeUnsupported, Reason: "the provider makes no successor of a login: a person logs in again"}
 )
 
 // command is how a person logs in for k.
@@ -28,6 +29,9 @@ func shellWord(s string) string {
 	}
 	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return "$" + strconv.Quote(s)
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

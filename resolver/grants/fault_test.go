@@ -559,3 +559,41 @@ func (s *slow) Refresh(ctx context.Context, req backend.Request, have *backend.G
 	<-s.finish
 	return g, err
 }
+
+// A process that waits for another ends at once.
+func TestCloseWhileAnotherIsAtWork(t *testing.T) {
+	t.Parallel()
+	i := &issuer{ttl: time.Hour, hold: make(chan struct{}), entered: make(chan struct{}, 1)}
+	w, dir := vessel(t), t.TempDir()+"/state"
+	a, b := open(t, w, i, grants.Config{StateDir: dir}), open(t, w, i, grants.Config{StateDir: dir})
+	enterNow(t, a, i)
+	done := make(chan error)
+	go func() { done <- a.Refresh(context.Background(), me) }()
+	<-i.entered
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	fails(t, b.Refresh(ctx, me), context.DeadlineExceeded)
+	began := time.Now()
+	if err := b.Close(); err != nil || time.Since(began) > 8*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+	close(i.hold)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	want(t, a, "access-c4nary-2")
+	if i.count() != 1 {
+		t.Errorf("%d exchanges", i.count())
+	}
+}
+
+// An id that would write to a terminal is quoted wherever it is shown.
+func TestIDOnATerminal(t *testing.T) {
+	t.Parallel()
+	b := open(t, vessel(t), &issuer{}, grants.Config{})
+	_, err := b.Get(t.Context(), backend.Request{ID: "a\x1b[2Jb"})
+	fails(t, err, backend.ErrAuthRequired, `desk/"a\x1b[2Jb"`)
+	if strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("%q", err)
+	}
+}

@@ -3,7 +3,9 @@ package grants
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/credresolve/credresolve/backend"
 )
@@ -14,7 +16,12 @@ type key struct {
 	req      backend.Request // ID and Subject alone
 }
 
-func (k key) String() string { return k.provider + "/" + k.req.ID }
+func (k key) String() string {
+	if strings.ContainsFunc(k.req.ID, unicode.IsControl) { // it is shown on terminals
+		return k.provider + "/" + strconv.Quote(k.req.ID)
+	}
+	return k.provider + "/" + k.req.ID
+}
 
 const maxPart = 100 // bytes of an escaped part of an id in the store
 

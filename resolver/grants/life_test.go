@@ -128,7 +128,7 @@ func TestServerIsAway(t *testing.T) {
 		fails(t, err, backend.ErrUnavailable, "is away")
 		before := i.count()
 		_, err = b.Get(t.Context(), me)
-		fails(t, err, backend.ErrUnavailable, "tried again at")
+		fails(t, err, backend.ErrUnavailable, "tried again at", "issuer.example is away")
 		if i.count() != before || backend.RetryAfter(err) <= 0 || backend.RetryAfter(err) > 5*time.Minute {
 			t.Errorf("%d exchanges more; again in %v", i.count()-before, backend.RetryAfter(err))
 		}

@@ -56,13 +56,15 @@ type facts struct {
 	// Interrupted is when an exchange began of which nobody knows how it ended; zero when none did since the last success.
 	Interrupted time.Time `json:"interrupted,omitzero"`
 	// Unanswered is when an exchange failed that the server may have made; zero when none did since the last success.
-	Unanswered time.Time    `json:"unanswered,omitzero"`
-	Failures   int          `json:"failures,omitempty"`  // exchanges that failed, in a row
-	Failure    backend.Code `json:"failure,omitempty"`   // of the last
-	Failed     time.Time    `json:"failed,omitzero"`     // when it was
-	NotBefore  time.Time    `json:"not_before,omitzero"` // the server asked to wait
-	Ended      bool         `json:"ended,omitempty"`     // the credential was revoked, what its successor is made from was not
-	Same       []string     `json:"same,omitempty"`      // fields that are the secret again
+	Unanswered    time.Time    `json:"unanswered,omitzero"`
+	Failures      int          `json:"failures,omitempty"` // exchanges that failed, in a row
+	Failure       backend.Code `json:"failure,omitempty"`  // of the last
+	FailureReason string       `json:"failure_reason,omitempty"`
+	FailureRemedy string       `json:"failure_remedy,omitempty"`
+	Failed        time.Time    `json:"failed,omitzero"`     // when it was
+	NotBefore     time.Time    `json:"not_before,omitzero"` // the server asked to wait
+	Ended         bool         `json:"ended,omitempty"`     // the credential was revoked, what its successor is made from was not
+	Same          []string     `json:"same,omitempty"`      // fields that are the secret again
 }
 
 // attempt is an exchange under way: a lease of the record.
@@ -114,7 +116,7 @@ func (r *record) take(g *backend.Grant, now time.Time) {
 		r.Reason = "the refresh that began at " + at(r.Interrupted) + " was interrupted; the next one succeeded"
 	}
 	r.Interrupted, r.Unanswered, r.NotBefore = time.Time{}, time.Time{}, time.Time{}
-	r.Failures, r.Failure, r.Failed = 0, "", time.Time{}
+	r.Failures, r.Failure, r.FailureReason, r.FailureRemedy, r.Failed = 0, "", "", "", time.Time{}
 	r.cred = &backend.Credential{
 		Type: r.Type, Secret: c.Secret, Fields: maps.Clone(c.Fields), Version: r.Version, Expires: r.Expires, RefreshAfter: r.RefreshAfter, Metadata: r.Metadata,
 	}

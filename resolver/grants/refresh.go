@@ -82,13 +82,16 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 	if err := s.flush(ctx, id); err != nil {
 		return nil, false, err
 	}
+	waiting, stop := context.WithCancel(ctx) // nothing is at stake before an exchange: Close ends it
+	defer stop()
+	defer context.AfterFunc(b.life, stop)()
 	noted := s.noted(id)
-	unlock, err := s.lockUnless(ctx, id, func() bool {
+	unlock, err := s.lockUnless(waiting, id, func() bool {
 		// Where many processes wait, most of them need not have the lock: another has made the successor.
 		if force || !noted() {
 			return false
 		}
-		now, err := s.load(ctx, k)
+		now, err := s.load(waiting, k)
 		if err != nil || !now.usable(time.Now()) || now.isDue(time.Now()) || s.isRefused(id, now) || !b.bound(now) || now.State != stateActive {
 			return false
 		}
@@ -99,6 +102,9 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 		return r, false, nil
 	}
 	if err != nil {
+		if b.life.Err() != nil {
+			return nil, false, errClosed
+		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = &backend.Error{Code: backend.CodeUnavailable, Reason: "another process has been at work on the login of " + k.String() + " for minutes",
 				Remedy: "see whether one hangs, or waits for the token store"}
@@ -132,7 +138,7 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 				select {
 				case <-time.After(wait):
 					continue
-				case <-ctx.Done():
+				case <-waiting.Done():
 					return r, false, backend.Errorf(backend.CodeUnavailable, "another host has been refreshing the login of %s for minutes", k)
 				}
 			}

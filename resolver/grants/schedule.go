@@ -1,6 +1,7 @@
 package grants
 
 import (
+	"errors"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -71,9 +72,14 @@ func (r *record) next(good bool) time.Time {
 func (r *record) fail(err error, now time.Time) {
 	r.State, r.Attempt = stateActive, nil
 	r.Failures++
-	r.Failure, r.Failed, r.NotBefore = backend.CodeOf(err), now, time.Time{}
+	r.Failure, r.Failed, r.NotBefore = backend.CodeOf(err), now.Round(0), time.Time{}
+	r.FailureReason, r.FailureRemedy = reasonOf(err), ""
+	var known *backend.Error
+	if errors.As(err, &known) {
+		r.FailureRemedy = known.Remedy
+	}
 	if wait := backend.RetryAfter(err); wait > 0 {
-		r.NotBefore = now.Add(min(wait, mostWait))
+		r.NotBefore = r.Failed.Add(min(wait, mostWait))
 	}
 	switch r.Failure {
 	case backend.CodeUnavailable, backend.CodeTimeout, backend.CodeCanceled, backend.CodeInternal:
@@ -83,13 +89,11 @@ func (r *record) fail(err error, now time.Time) {
 
 // failure is the error of the exchange that failed last, for who asks before the next.
 func (r *record) failure(now time.Time, good bool) error {
-	e := backend.Errorf(r.Failure, "the refresh of the login of %s failed at %s, and is tried again at %s", r.key, at(r.Failed), at(r.next(good)))
+	e := &backend.Error{Code: r.Failure, Remedy: r.FailureRemedy, Reason: "the refresh of the login of " + r.key.String() + " failed at " + at(r.Failed) +
+		" and is tried again at " + at(r.next(good)) + ": " + r.FailureReason}
 	switch r.Failure {
 	case backend.CodeTimeout, backend.CodeCanceled, backend.CodeInternal, "":
 		e.Code = backend.CodeUnavailable
-	case backend.CodeUnavailable, backend.CodeThrottled:
-	default:
-		e.Remedy = "to see why, " + r.key.command("refresh")
 	}
 	if e.Code.Retryable() {
 		e.RetryAfter = max(r.next(good).Sub(now), 0)
