@@ -1,6 +1,9 @@
 package backend
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Source is a secret-valued setting of an adapter: a literal, or a ref that is resolved when the adapter asks. An adapter
 // asks at each login, never when it is opened, and keeps nothing of what it got. The zero Source is a setting that was
@@ -41,4 +44,24 @@ func (s Source) Reject(revision string) {
 	if s.reject != nil {
 		s.reject(revision)
 	}
+}
+
+// GetAll gives the secrets of sources that belong together, such as the parts of an access key, with their revisions. They are read
+// until none has changed in between, so that all are of one time where they are fields of one secret that is being replaced;
+// ErrUnavailable when that does not come about. at is the place in sources of the one that failed.
+func GetAll(ctx context.Context, sources ...Source) (secrets []Secret, revisions []string, at int, err error) {
+	for range 5 {
+		again := make([]string, len(sources))
+		secrets = make([]Secret, len(sources))
+		for i, s := range sources {
+			if secrets[i], again[i], err = s.Get(ctx); err != nil {
+				return nil, nil, i, err
+			}
+		}
+		if slices.Equal(revisions, again) || len(sources) < 2 {
+			return secrets, again, 0, nil
+		}
+		revisions = again
+	}
+	return nil, nil, 0, Errorf(CodeUnavailable, "it changes all the time")
 }

@@ -274,22 +274,23 @@ type sourceCredentials struct {
 	config Config
 
 	mu        sync.Mutex
-	revisions [3]string
+	revisions []string
 }
 
 // Retrieve implements aws.CredentialsProvider.
 func (p *sourceCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	var text, revisions [3]string
-	for i, setting := range p.settings() {
-		secret, revision, err := setting.source.Get(ctx)
-		if err != nil {
-			return aws.Credentials{}, sourceFailure(setting.name, err)
-		}
+	settings := p.settings()
+	secrets, revisions, at, err := backend.GetAll(ctx, settings[0].source, settings[1].source, settings[2].source)
+	if err != nil {
+		return aws.Credentials{}, sourceFailure(settings[at].name, err)
+	}
+	var text [3]string
+	for i, secret := range secrets {
 		b := secret.Reveal()
-		text[i], revisions[i] = string(b), revision
+		text[i] = string(b)
 		clear(b)
-		if text[i] == "" && !setting.source.IsZero() {
-			return aws.Credentials{}, &loginError{err: backend.Errorf(backend.CodeAuthRequired, "%s is empty", setting.name)}
+		if text[i] == "" && !settings[i].source.IsZero() {
+			return aws.Credentials{}, &loginError{err: backend.Errorf(backend.CodeAuthRequired, "%s is empty", settings[i].name)}
 		}
 	}
 	p.mu.Lock()
@@ -319,8 +320,9 @@ func (p *sourceCredentials) reject() {
 	p.mu.Lock()
 	revisions := p.revisions
 	p.mu.Unlock()
-	for i, setting := range p.settings() {
-		setting.source.Reject(revisions[i])
+	settings := p.settings()
+	for i, revision := range revisions {
+		settings[i].source.Reject(revision)
 	}
 }
 

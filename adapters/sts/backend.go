@@ -275,20 +275,33 @@ func (s *shown) reject() bool {
 
 // text gives what source has. What is empty is as good as missing.
 func (s *shown) text(ctx context.Context, setting string, source backend.Source) (string, error) {
-	secret, revision, err := source.Get(ctx)
+	text, err := s.texts(ctx, []string{setting}, source)
 	if err != nil {
-		return "", sourceFailure(ctx, setting, err)
+		return "", err
 	}
-	b := secret.Reveal()
-	defer clear(b)
-	text := string(bytes.TrimSpace(b))
-	if text == "" && !source.IsZero() {
-		return "", backend.Errorf(backend.CodeAuthRequired, "%s is empty", setting)
+	return text[0], nil
+}
+
+// texts gives what sources have that belong together.
+func (s *shown) texts(ctx context.Context, settings []string, sources ...backend.Source) ([]string, error) {
+	secrets, revisions, at, err := backend.GetAll(ctx, sources...)
+	if err != nil {
+		return nil, sourceFailure(ctx, settings[at], err)
 	}
-	if !source.IsZero() {
-		s.sources, s.revisions = append(s.sources, source), append(s.revisions, revision)
+	texts := make([]string, len(secrets))
+	for i, secret := range secrets {
+		b := secret.Reveal()
+		texts[i] = string(bytes.TrimSpace(b))
+		clear(b)
+		if sources[i].IsZero() {
+			continue
+		}
+		if texts[i] == "" {
+			return nil, backend.Errorf(backend.CodeAuthRequired, "%s is empty", settings[i])
+		}
+		s.sources, s.revisions = append(s.sources, sources[i]), append(s.revisions, revisions[i])
 	}
-	return text, nil
+	return texts, nil
 }
 
 // first does the first call, with what the caller is.
@@ -353,19 +366,12 @@ func (s *session) sign(ctx context.Context, show *shown) error {
 		s.options.Credentials = credentials.StaticCredentialsProvider{Value: creds}
 		return nil
 	}
-	id, err := show.text(ctx, "access_key_id", s.config.AccessKeyID)
+	c := s.config
+	text, err := show.texts(ctx, []string{"access_key_id", "secret_access_key", "session_token"}, c.AccessKeyID, c.SecretAccessKey, c.SessionToken)
 	if err != nil {
 		return err
 	}
-	key, err := show.text(ctx, "secret_access_key", s.config.SecretAccessKey)
-	if err != nil {
-		return err
-	}
-	token, err := show.text(ctx, "session_token", s.config.SessionToken)
-	if err != nil {
-		return err
-	}
-	s.options.Credentials = credentials.NewStaticCredentialsProvider(id, key, token)
+	s.options.Credentials = credentials.NewStaticCredentialsProvider(text[0], text[1], text[2])
 	return nil
 }
 
