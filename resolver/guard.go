@@ -146,7 +146,7 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 			return
 		}
 		code := backend.CodeOf(err)
-		if g.logins && code == backend.CodeAuthRequired {
+		if code == backend.CodeAuthRequired && (g.logins || underway(err)) {
 			return
 		}
 		now := time.Now()
@@ -180,6 +180,12 @@ func (g *guard) outcome(breaker func(error)) func(error) {
 			g.extend(now.Add(wait)) // by the monotonic clock
 		}
 	}
+}
+
+// underway reports whether err tells of a login under way, and so of one person's that is missing.
+func underway(err error) bool {
+	var e *backend.Error
+	return errors.As(err, &e) && e.Login != nil
 }
 
 // maxReason is how many bytes of a reason are kept.

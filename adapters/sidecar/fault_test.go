@@ -13,8 +13,10 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/credresolve/credresolve/adapters/memory"
+	"github.com/credresolve/credresolve/adapters/sidecar"
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/conformance"
 )
@@ -130,4 +132,30 @@ func (w *way) fail(f conformance.Fault) (undo func()) {
 	}
 	w.handler.Store(&h)
 	return func() { w.handler.Store(nil) }
+}
+
+// outside is a provider where nobody has logged in, and a login has begun.
+type outside struct{}
+
+func (outside) Get(context.Context, backend.Request) (*backend.Credential, error) {
+	return nil, &backend.Error{
+		Code: backend.CodeAuthRequired, Reason: "nobody has logged in",
+		Login: &backend.LoginState{State: "s", URL: "https://login.example/device", UserCode: "AB-CD", Expires: time.Now().Add(time.Minute)},
+	}
+}
+
+// What the sidecar says of a login under way reaches who asks this provider.
+func TestLoginUnderWay(t *testing.T) {
+	t.Parallel()
+	socket, _ := start(t, outside{})
+	b, err := sidecar.New(sidecar.Config{Socket: socket}, backend.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	_, err = b.Get(t.Context(), backend.Request{ID: "m/x"})
+	var e *backend.Error
+	if !errors.As(err, &e) || e.Code != backend.CodeAuthRequired || e.Login == nil || e.Login.UserCode != "AB-CD" || e.Login.State != "s" || e.Login.Expires.IsZero() {
+		t.Errorf("the error is %v", err)
+	}
 }
