@@ -89,7 +89,7 @@ func (r *Requirement) judge(v *resolver.Value, now time.Time) Finding {
 	e := &backend.Error{
 		Code:   backend.CodeUnsupported,
 		Reason: fmt.Sprintf("%s lacks the scopes %s", r.Ref, strings.Join(lacking, " ")),
-		Remedy: "add them to the provider's scopes and log in again: " + LoginCommand(r.Ref),
+		Remedy: "add them to the provider's scopes, and, if it is one that a person logs in to, log in again: " + LoginCommand(r.Ref),
 	}
 	if len(granted) == 0 {
 		e.Reason = fmt.Sprintf("%s does not tell its scopes, where %s are needed", r.Ref, strings.Join(lacking, " "))

@@ -180,7 +180,7 @@ func TestJudge(t *testing.T) {
 		{"an access token", Requirement{Type: backend.TypeToken}, value(oauth, "", time.Time{}), nil, OK, ""},
 		{"another type", Requirement{Type: oauth}, value(backend.TypeUserValue, "", time.Time{}), nil, Unsupported, "--map A=cred://"},
 		{"a key for a login", Requirement{Type: backend.TypeBasic}, value(key, "", time.Time{}), nil, Unsupported, "--map A=cred://"},
-		{"scopes that lack", Requirement{Scopes: []string{"a", "z"}}, value(oauth, "a", time.Time{}), nil, Unsupported, "lacks the scopes z; add them to the provider's scopes and log in again: credresolve login p 'my id'"},
+		{"scopes that lack", Requirement{Scopes: []string{"a", "z"}}, value(oauth, "a", time.Time{}), nil, Unsupported, "lacks the scopes z; add them to the provider's scopes, and, if it is one that a person logs in to, log in again: credresolve login p 'my id'"},
 		{"scopes that nobody tells", Requirement{Scopes: []string{"a"}}, value(oauth, "", time.Time{}), nil, Unsupported, "does not tell its scopes"},
 		{"past its life", Requirement{}, value(key, "", now), nil, Expired, "past its life"},
 		{"not found", Requirement{}, nil, backend.Errorf(backend.CodeNotFound, "it is not there"), Missing, "it is not there; store it, or take another: --map A=cred://provider/id"},
