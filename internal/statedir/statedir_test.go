@@ -94,3 +94,28 @@ func TestLockExcludes(t *testing.T) {
 	}
 	again()
 }
+
+func TestLockUnless(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "s")
+	never := func() bool { return false }
+	unlock, err := statedir.LockUnless(t.Context(), dir, "l", never)
+	if err != nil || unlock == nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := statedir.LockUnless(ctx, dir, "l", never); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second one gave %v, want context.DeadlineExceeded", err)
+	}
+	asked := 0
+	given, err := statedir.LockUnless(t.Context(), dir, "l", func() bool { asked++; return asked == 3 })
+	if err != nil || given != nil || asked != 3 {
+		t.Errorf("it was asked %d times, and gave %v", asked, err)
+	}
+	unlock()
+	again, err := statedir.Lock(t.Context(), dir, "l")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}

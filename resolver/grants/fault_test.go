@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -596,4 +597,81 @@ func TestIDOnATerminal(t *testing.T) {
 	if strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("%q", err)
 	}
+}
+
+// crash has b refresh, and end with the token that this gave: as far as others see, it was killed.
+func crash(t testing.TB, b *grants.Backend, w *faulty) {
+	t.Helper()
+	w.set(nil, func(n int) error {
+		if n == 1 { // that an exchange begins
+			return nil
+		}
+		return backend.Errorf(backend.CodeUnavailable, "gone")
+	})
+	fails(t, b.Refresh(context.Background(), me), backend.ErrUnavailable)
+	_ = b.Close()
+}
+
+// A server that takes a spent token once more within a grace period makes an interrupted refresh good.
+func TestInterruptedWithGrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i, w := &issuer{ttl: time.Hour, grace: true}, vessel(t)
+		dying := &faulty{Writer: w}
+		a := inMemory(t, dying, i, grants.Config{})
+		enter(t, a, i, me)
+		crash(t, a, dying)
+		b := inMemory(t, w, i, grants.Config{})
+		defer b.Close()
+		if s, err := b.Status(t.Context(), me); err != nil || s.Status != grants.StatusRefreshing { // of another host, as it seems
+			t.Errorf("%+v %v", s, err)
+		}
+		want(t, b, "access-c4nary-1") // good for an hour
+		time.Sleep(3 * time.Minute)   // the lease is over
+		if s, err := b.Status(t.Context(), me); err != nil || s.Status != grants.StatusInterrupted || !strings.Contains(s.Reason, "is not known") {
+			t.Errorf("%+v %v", s, err)
+		}
+		time.Sleep(time.Hour)
+		want(t, b, "access-c4nary-3")
+		if s, err := b.Status(t.Context(), me); err != nil || s.Status != grants.StatusActive || !strings.Contains(s.Reason, "was interrupted; the next one succeeded") {
+			t.Errorf("%+v %v", s, err)
+		}
+		if i.count() != 2 {
+			t.Errorf("%d exchanges, want the lost one and one more", i.count())
+		}
+	})
+}
+
+// The lease of a host that is gone is waited for by the clock of who waits, however wrong the clock of the other was.
+func TestLeaseIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i, w := &issuer{ttl: time.Minute, grace: true}, vessel(t)
+		dying := &faulty{Writer: w}
+		a := inMemory(t, dying, i, grants.Config{})
+		enter(t, a, i, me)
+		time.Sleep(time.Minute)
+		crash(t, a, dying)
+		// As a host writes it whose clock is a day ahead.
+		c, err := w.Get(t.Context(), record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		until := regexp.MustCompile(`"until":"[^"]*"`)
+		text := string(c.Secret.Reveal())
+		ahead := until.ReplaceAllString(text, `"until":"`+time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339)+`"`)
+		if ahead == text {
+			t.Fatal("the document has another form than this test knows")
+		}
+		if _, err := w.Put(t.Context(), record, backend.Value{Secret: backend.NewSecretString(ahead)}, backend.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		b := inMemory(t, w, i, grants.Config{})
+		defer b.Close()
+		began := time.Now()
+		want(t, b, "access-c4nary-3")
+		if waited := time.Since(began); waited < 90*time.Second || waited > 2*time.Minute {
+			t.Errorf("it waited %v for the lease of 90 seconds", waited)
+		}
+	})
 }

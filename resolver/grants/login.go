@@ -51,6 +51,9 @@ func (b *Backend) StartLogin(ctx context.Context, req backend.Request, o backend
 		return backend.LoginState{}, err
 	}
 	l, err := b.start(ctx, k, o)
+	if errors.Is(err, backend.ErrUnavailable) && b.cancelDemand(ctx, k.id(b.s.c.Prefix)) {
+		l, err = b.start(ctx, k, o) // the one that a Get began may hold the port to which a browser comes back
+	}
 	if err != nil {
 		return backend.LoginState{}, err
 	}
@@ -356,20 +359,22 @@ func (b *Backend) startDemanded(ctx context.Context, k key) (*login, error) {
 	return l, err
 }
 
-func (b *Backend) cancelDemand(ctx context.Context, id string) {
+// cancelDemand cancels the login that a Get began, and reports whether there was one.
+func (b *Backend) cancelDemand(ctx context.Context, id string) bool {
 	b.mu.Lock()
 	d := b.demand[id]
 	delete(b.demand, id)
 	b.mu.Unlock()
 	if d == nil {
-		return
+		return false
 	}
 	select {
 	case <-d.ready:
 	case <-ctx.Done():
-		return
+		return false
 	}
-	if d.l != nil {
-		_ = b.CancelLogin(ctx, d.l.state().State)
+	if d.l == nil || d.l.over() {
+		return false
 	}
+	return b.CancelLogin(ctx, d.l.state().State) == nil
 }
