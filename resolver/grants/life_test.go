@@ -114,7 +114,7 @@ func TestServerIsAway(t *testing.T) {
 		if c.Metadata[grants.Warning] != "unavailable" || c.Metadata["subject"] != "id1" {
 			t.Errorf("%v", c.Metadata)
 		}
-		if wait := time.Until(c.RefreshAfter); wait != 5*time.Minute {
+		if wait := time.Until(c.RefreshAfter); wait != 150*time.Second { // half of what is left
 			t.Errorf("the next try is in %v", wait)
 		}
 		for range 10 {
@@ -146,6 +146,32 @@ func TestServerIsAway(t *testing.T) {
 		}
 		if s, err := b.Status(t.Context(), me); err != nil || s.Status != grants.StatusActive || s.Reason != "" {
 			t.Errorf("%+v %v", s, err)
+		}
+	})
+}
+
+// While a credential is good for long, failures make the pauses grow to an hour.
+func TestPausesGrow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{ttl: 1000 * time.Hour, advice: func(now time.Time) time.Time { return now.Add(time.Hour) }}
+		b := inMemory(t, vessel(t), i, grants.Config{})
+		defer b.Close()
+		enter(t, b, i, me)
+		i.failing(backend.ErrUnavailable)
+		time.Sleep(time.Hour)
+		for _, minutes := range []time.Duration{5, 10, 20, 40, 60, 60} {
+			before := i.count()
+			c := want(t, b, "access-c4nary-1")
+			if wait := time.Until(c.RefreshAfter); wait != minutes*time.Minute || i.count() != before+1 {
+				t.Errorf("the next try is in %v, want %d minutes", wait, minutes)
+			}
+			time.Sleep(time.Until(c.RefreshAfter) - time.Millisecond)
+			want(t, b, "access-c4nary-1")
+			if i.count() != before+1 {
+				t.Error("it was tried before")
+			}
+			time.Sleep(time.Millisecond)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 const (
 	mostLead   = 5 * time.Minute  // before its end a credential is refreshed, or a third of its life
 	dueAgain   = 30 * time.Second // after a refresh that gave what is due already
-	pauseValid = 5 * time.Minute  // after a refresh that failed while the credential is good, doubled each time
+	pauseValid = 5 * time.Minute  // after a refresh that failed while the credential is good, doubled each time; or half of what is left
 	mostValid  = time.Hour
 	pauseEnded = time.Second // after one that failed when it is not
 	mostEnded  = 5 * time.Minute
@@ -61,7 +61,11 @@ func (r *record) next(good bool) time.Time {
 	if good {
 		first, most = pauseValid, mostValid
 	}
-	next := r.Failed.Add(min(first<<min(r.Failures-1, 20), most))
+	pause := min(first<<min(r.Failures-1, 20), most)
+	if good && !r.Expires.IsZero() { // the more often, the nearer the end
+		pause = min(pause, max(r.Expires.Sub(r.Failed)/2, dueAgain))
+	}
+	next := r.Failed.Add(pause)
 	if r.NotBefore.After(next) {
 		next = r.NotBefore
 	}
