@@ -162,7 +162,7 @@ func (c *Client) ResolveUnless(ctx context.Context, ref credref.Ref, revision st
 	if err := ref.Validate(); err != nil {
 		return nil, &resolver.RefError{Ref: ref, Err: backend.Errorf(backend.CodeUsage, "%v", err)}
 	}
-	results, err := c.ask(ctx, ResolveRequest{Refs: []RefQuery{{ref, revision}}})
+	results, err := c.ask(ctx, ResolveRequest{Refs: []RefQuery{{Ref: ref, IfRevision: revision}}})
 	switch {
 	case err != nil:
 		return nil, &resolver.RefError{Ref: ref, Err: err}
@@ -228,7 +228,7 @@ func (c *Client) resolve(ctx context.Context, refs []credref.Ref, d resolver.Dem
 		req.MaxStale = &stale
 	}
 	for i, ref := range refs {
-		req.Refs[i].Ref = ref
+		req.Refs[i].Ref, req.Refs[i].Exact = ref, d.Exact
 	}
 	results, err := c.ask(ctx, req)
 	out := make([]resolver.Outcome, len(refs))

@@ -618,7 +618,7 @@ func TestResolveUnless(t *testing.T) {
 	} {
 		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			var req ResolveRequest
-			if err := json.NewDecoder(r.Body).Decode(&req); err != nil || len(req.Refs) != 1 || req.Refs[0] != (RefQuery{refA, tt.revision}) {
+			if err := json.NewDecoder(r.Body).Decode(&req); err != nil || len(req.Refs) != 1 || req.Refs[0] != (RefQuery{Ref: refA, IfRevision: tt.revision}) {
 				t.Errorf("%s: it asks for %+v, %v", name, req, err)
 			}
 			answer(200, tt.text)(w, r)

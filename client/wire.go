@@ -27,6 +27,8 @@ type RefQuery struct {
 	credref.Ref
 	// IfRevision is the revision that the caller has: the answer to an equal one is unchanged, without the value.
 	IfRevision string `json:"if_revision,omitempty"`
+	// Exact: what is shared with others, a tenant's or everybody's, is no answer for the caller's subject.
+	Exact bool `json:"exact,omitempty"`
 }
 
 // Demand is what a caller asks beyond refs.

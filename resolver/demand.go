@@ -19,6 +19,9 @@ type Demand struct {
 	// NoCache fetches from the store, at most once a second for each secret: who asks within a second after such a fetch went out
 	// gets what it gave, its failure too. What is not cached at all, by the provider's settings, is fetched each time.
 	NoCache bool
+	// Exact looks in the narrowest place alone that the provider's scope has for the subject: where that has nothing, the ref is
+	// not found, whatever is shared with others.
+	Exact bool
 	// Whole gives a secret with several fields, of which the ref names none, as a Value whose Secret is zero and whose Fields
 	// are all of them, where it is field_required otherwise.
 	Whole bool

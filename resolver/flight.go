@@ -327,6 +327,9 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 			outcomes[i].Err = refError(ref, err)
 			continue
 		}
+		if d != nil && d.Exact {
+			targets = targets[:1]
+		}
 		if items == nil {
 			items = make([]item, 0, len(refs)-i)
 		}

@@ -280,7 +280,7 @@ func (s *Server) postResolve(req *request) {
 		}
 		asks = asks[:0]
 		for i := range body.Refs {
-			asks = append(asks, ask{ref: body.Refs[i].Ref, ifRevision: body.Refs[i].IfRevision})
+			asks = append(asks, ask{ref: body.Refs[i].Ref, ifRevision: body.Refs[i].IfRevision, exact: body.Refs[i].Exact})
 		}
 	}
 	req.asks = asks

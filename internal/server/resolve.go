@@ -14,6 +14,7 @@ import (
 type ask struct {
 	ref         credref.Ref
 	ifRevision  string
+	exact       bool   // what is shared with others is no answer
 	ifNoneMatch string // the same as HTTP has it: entity tags (RFC 9110, 13.1.2)
 }
 
@@ -36,6 +37,7 @@ type answer struct {
 	ref       credref.Ref
 	value     *resolver.Value
 	unchanged bool
+	exact     bool
 	err       error
 	rule      string // that decided
 	denied    bool
@@ -56,9 +58,10 @@ func (s *Server) resolve(req *request, asks []ask, d resolver.Demand) ([]answer,
 	}
 	plain := d.MinFreshness == 0 && d.MaxStale == nil && !d.NoCache
 	d.Whole = true
-	missing := 0
+	missing, exact := 0, false
 	for i := range asks {
-		a := answer{ref: asks[i].ref}
+		exact = exact || asks[i].exact
+		a := answer{ref: asks[i].ref, exact: asks[i].exact}
 		if err := a.ref.Validate(); err != nil {
 			a.err = backend.Errorf(backend.CodeUsage, "%v", err)
 		} else if decision := req.caller.consumer.Resolve(a.ref); !decision.Allowed {
@@ -78,6 +81,10 @@ func (s *Server) resolve(req *request, asks []ask, d resolver.Demand) ([]answer,
 		answers = append(answers, a)
 	}
 	if missing > 0 {
+		s.fetch(req, answers, missing, d)
+	}
+	if exact {
+		d.Exact = true
 		s.fetch(req, answers, missing, d)
 	}
 	for i := range answers {
@@ -111,9 +118,12 @@ func denial(consumer, reason string) error {
 func (s *Server) fetch(req *request, answers []answer, missing int, d resolver.Demand) {
 	refs, at := make([]credref.Ref, 0, missing), make([]int, 0, missing)
 	for i := range answers {
-		if answers[i].value == nil && answers[i].err == nil {
+		if answers[i].value == nil && answers[i].err == nil && answers[i].exact == d.Exact {
 			refs, at = append(refs, answers[i].ref), append(at, i)
 		}
+	}
+	if len(refs) == 0 {
+		return
 	}
 	ctx, end, err := req.wait()
 	if err != nil {
