@@ -105,6 +105,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Login is a login under way that would end an ErrAuthRequired, without its Grant; nil: none is.
 	Login *LoginState
+	// NoLogin tells of an ErrAuthRequired that nobody has logged in for the request's subject, so that the credential of a wider
+	// subject may be looked for, as after ErrNotFound.
+	NoLogin bool
 }
 
 // Errorf gives an Error whose Reason is formatted as fmt.Sprintf does. No argument may be or hold a secret.
@@ -153,6 +156,15 @@ func CodeOf(err error) Code {
 		return CodeUnsupported
 	}
 	return CodeInternal
+}
+
+// Missing reports whether err tells that there is nothing for the request's subject: ErrNotFound, or nobody has logged in.
+func Missing(err error) bool {
+	var e *Error
+	if errors.As(err, &e) && e.Code == CodeAuthRequired {
+		return e.NoLogin
+	}
+	return CodeOf(err) == CodeNotFound
 }
 
 // RetryAfter is how long the store that failed with err asked to wait; zero when it did not say.

@@ -83,6 +83,23 @@ type GrantRevoker interface {
 	RevokeGrant(ctx context.Context, req Request, have *Grant) error
 }
 
+// LoginBeginner is a Backend whose Get begins a login by itself where nobody has logged in.
+type LoginBeginner interface {
+	Backend
+	// BeginLogin gives the ErrAuthRequired of a Get for which nobody has logged in, with the login that it began.
+	BeginLogin(ctx context.Context, req Request) error
+}
+
+type withoutLogin struct{}
+
+// WithoutLogin gives a ctx under which no Get begins a login: the caller has other subjects to ask for first.
+func WithoutLogin(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withoutLogin{}, true)
+}
+
+// MayLogin reports whether a Get under ctx may begin a login.
+func MayLogin(ctx context.Context) bool { return ctx.Value(withoutLogin{}) == nil }
+
 // AsLogin gives b as a Login, or errors.ErrUnsupported.
 func AsLogin(b Backend) (Login, error) {
 	if l, ok := b.(Login); ok {

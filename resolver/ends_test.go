@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,15 +282,17 @@ func TestOpenHandlesOutliveOutages(t *testing.T) {
 				defer h.Close()
 				v, err := h.Get(t.Context())
 				want(t, v, err, "c4nary-1")
-				var last Event
+				var told atomic.Pointer[Event]
 				events := r.Watch(t.Context(), ref("k"))
 				go func() {
-					for last = range events {
+					for ev := range events {
+						told.Store(&ev)
 					}
 				}()
 				s.failWith(code)
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
+				last := *told.Load()
 				if last.Kind != ends || last.Revision != "" || !last.Expires.IsZero() || backend.CodeOf(last.Err) != code && code != backend.CodeThrottled {
 					t.Errorf("during the outage: %+v", last)
 				}
@@ -299,6 +302,7 @@ func TestOpenHandlesOutliveOutages(t *testing.T) {
 				s.heal()
 				time.Sleep(2 * time.Minute)
 				synctest.Wait()
+				last = *told.Load()
 				if now := r.Cached(&credref.Ref{Provider: "p", ID: "k"}); back != (last.Kind != ends) || back != (s.calls.Load() > 0) {
 					t.Errorf("after it: %+v, %v", last, now)
 				}

@@ -210,6 +210,7 @@ func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credre
 	if err != nil {
 		return nil, err
 	}
+	var errs []error
 	for i := range targets {
 		t := &targets[i]
 		r.mu.Lock()
@@ -225,11 +226,12 @@ func (r *Resolver) attempt(ctx context.Context, ref credref.Ref, subject *credre
 		if err == nil {
 			return r.answer(p, e, ref, h, nil)
 		}
-		if backend.CodeOf(err) != backend.CodeNotFound || i == len(targets)-1 {
+		if !backend.Missing(err) {
 			return nil, err
 		}
+		errs = append(errs, err)
 	}
-	return nil, backend.Errorf(backend.CodeInternal, "nowhere to look")
+	return nil, p.nobody(ctx, targets, errs)
 }
 
 // again looks for an answer at the exact time.
@@ -302,7 +304,9 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 	type item struct {
 		i       int // of its ref
 		p       *provider
-		targets []target
+		targets []target // all that are left
+		tried   []target
+		missing []error // of tried
 		entry   *entry
 		flight  *flight
 		before  bool // the flight had gone out too long ago for d: it may have read before it was asked for
@@ -367,7 +371,10 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 					it.err = d.tooStale(&it.entry.Payload, r.clock.exact())
 				}
 			}
-			missing := backend.CodeOf(it.err) == backend.CodeNotFound
+			missing := backend.Missing(it.err)
+			if missing && !it.before {
+				it.tried, it.missing = append(it.tried, it.targets[0]), append(it.missing, it.err)
+			}
 			switch {
 			case it.before && (it.err == nil || missing):
 				it.after = true
@@ -375,6 +382,8 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 			case missing && len(it.targets) > 1:
 				it.targets, it.after = it.targets[1:], false
 				next = append(next, it)
+			case missing:
+				it.err = it.p.nobody(ctx, it.tried, it.missing)
 			}
 		}
 		round = next

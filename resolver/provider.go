@@ -124,6 +124,9 @@ func (p *provider) fetch(group []*flight) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
 	defer cancel()
 	ctx = context.WithValue(ctx, chainKey{}, append(slices.Clone(group[0].chain), p.name))
+	if len(p.Scope) > 0 {
+		ctx = backend.WithoutLogin(ctx) // a wider subject may be logged in
+	}
 	results, err := p.call(ctx, group)
 	if errors.Is(err, errNoBatch) {
 		done(errNotCalled)

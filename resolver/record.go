@@ -312,11 +312,11 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		if e := r.recall(p, f.target, err, now); e != nil {
 			return e, nil
 		}
-		switch backend.CodeOf(err) {
-		case backend.CodeNotFound:
+		switch code := backend.CodeOf(err); {
+		case backend.Missing(err) && (code == backend.CodeNotFound || len(p.Scope) > 0):
 			r.installNegative(p, f, err, now)
 			r.ended(k)
-		case backend.CodeDenied, backend.CodeExpired:
+		case code == backend.CodeDenied, code == backend.CodeExpired, backend.Missing(err):
 			r.ended(k)
 		}
 		r.publishEnd(k, failed(err), err)
@@ -332,7 +332,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		r.publishEnd(k, EventFailed, err)
 		r.ended(k)
 		return nil, err
-	case code == backend.CodeDenied, code == backend.CodeExpired:
+	case code == backend.CodeDenied, code == backend.CodeExpired, backend.Missing(err): // logged out
 		delete(r.kept, k)
 		r.cache.Remove(k)
 		r.publishEnd(k, EventFailed, err)

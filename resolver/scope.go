@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -214,4 +215,19 @@ func climbs(id string) bool {
 		}
 	}
 	return false
+}
+
+// nobody is the error of a ref for which no target has anything; errs are those of targets. Where somebody can log in, it is that
+// of the narrowest for whom that is so, with a login if the provider begins one.
+func (p *provider) nobody(ctx context.Context, targets []target, errs []error) error {
+	for i, err := range errs {
+		if backend.CodeOf(err) != backend.CodeAuthRequired {
+			continue
+		}
+		if b, ok := p.Backend.(backend.LoginBeginner); ok && len(p.Scope) > 0 {
+			return b.BeginLogin(ctx, targets[i].request())
+		}
+		return err
+	}
+	return errs[len(errs)-1]
 }

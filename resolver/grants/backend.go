@@ -13,6 +13,7 @@ import (
 
 var (
 	_ backend.Login            = (*Backend)(nil)
+	_ backend.LoginBeginner    = (*Backend)(nil)
 	_ backend.Rejecter         = (*Backend)(nil)
 	_ backend.Revoker          = (*Backend)(nil)
 	_ backend.Prober           = (*Backend)(nil)
@@ -69,7 +70,7 @@ func (b *Backend) bound(r *record) bool {
 	return b.binding == "" || r.Binding == "" || b.binding == r.Binding
 }
 
-func (b *Backend) otherServer(k key) error {
+func (b *Backend) otherServer(k key) *backend.Error {
 	return k.loginNeeded("the login of " + k.String() + " was made at another server, or by another client, than the provider has now")
 }
 
@@ -110,7 +111,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	r, err := b.s.load(ctx, k)
 	if errors.Is(err, backend.ErrNotFound) {
 		b.s.forget(k)
-		return nil, b.begin(ctx, k, "nobody has logged in as "+k.String())
+		return nil, b.begin(ctx, k, k.noLogin())
 	}
 	if err != nil {
 		return nil, err
@@ -121,11 +122,11 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	good := r.usable(now) && !refused
 	switch {
 	case !b.bound(r):
-		return nil, b.begin(ctx, k, reasonOf(b.otherServer(k)))
+		return nil, b.begin(ctx, k, b.otherServer(k))
 	case r.State == stateAuthRequired && good:
 		return r.hand(string(backend.CodeAuthRequired), time.Time{}), nil
 	case r.State == stateAuthRequired:
-		return nil, b.begin(ctx, k, r.Reason)
+		return nil, b.begin(ctx, k, k.loginNeeded(r.Reason))
 	case good && !r.isDue(now):
 		return r.hand("", r.due()), nil
 	case !b.refreshes(r) && r.usable(now):
@@ -134,7 +135,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		}
 		return r.hand("", time.Time{}), nil
 	case !b.refreshes(r):
-		return nil, b.begin(ctx, k, "the login of "+k.String()+" ended at "+at(r.Expires)+", and nothing was given to refresh it with")
+		return nil, b.begin(ctx, k, k.loginNeeded("the login of "+k.String()+" ended at "+at(r.Expires)+", and nothing was given to refresh it with"))
 	case r.State == stateActive && now.Before(r.next(good)):
 		if good {
 			return r.hand(string(r.Failure), r.next(true)), nil
@@ -167,9 +168,9 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		}
 		return r.hand(string(backend.CodeOf(err)), next), nil
 	case errors.Is(err, backend.ErrNotFound):
-		return nil, b.begin(ctx, k, "nobody has logged in as "+k.String())
+		return nil, b.begin(ctx, k, k.noLogin())
 	case errors.Is(err, backend.ErrAuthRequired):
-		return nil, b.begin(ctx, k, reasonOf(err))
+		return nil, b.begin(ctx, k, k.loginNeeded(reasonOf(err)))
 	}
 	return nil, err
 }
@@ -188,6 +189,15 @@ func (r *record) hand(warning string, next time.Time) *backend.Credential {
 	return &c
 }
 
+// BeginLogin implements backend.LoginBeginner.
+func (b *Backend) BeginLogin(ctx context.Context, req backend.Request) error {
+	k, err := b.key(req)
+	if err != nil {
+		return err
+	}
+	return b.begin(ctx, k, k.noLogin())
+}
+
 // Refresh makes a successor of what is kept for req now, whether it is due or not. ErrUnsupported when only a login gives one.
 func (b *Backend) Refresh(ctx context.Context, req backend.Request) error {
 	k, err := b.key(req)
@@ -196,7 +206,7 @@ func (b *Backend) Refresh(ctx context.Context, req backend.Request) error {
 	}
 	_, err = b.refresh(ctx, k, true)
 	if errors.Is(err, backend.ErrNotFound) {
-		return k.loginNeeded("nobody has logged in as " + k.String())
+		return k.noLogin()
 	}
 	return err
 }

@@ -36,6 +36,13 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// noLogin is the error of a Get for which nobody has logged in.
+func (k key) noLogin() *backend.Error {
+	e := k.loginNeeded("nobody has logged in as " + k.String())
+	e.NoLogin = true
+	return e
+}
+
 // loginNeeded is the error of a Get that only a login can make work.
 func (k key) loginNeeded(reason string) *backend.Error {
 	return &backend.Error{Code: backend.CodeAuthRequired, Reason: reason, Remedy: k.command("login")}

@@ -299,11 +299,10 @@ type demand struct {
 	err error
 }
 
-// begin gives the error of a Get for which somebody has to log in, and begins a login where that is wanted. There is one for
+// begin gives e, the error of a Get for which somebody has to log in, and begins a login where that is wanted. There is one for
 // each grant at a time.
-func (b *Backend) begin(ctx context.Context, k key, reason string) error {
-	e := k.loginNeeded(reason)
-	if !b.s.c.OnDemand {
+func (b *Backend) begin(ctx context.Context, k key, e *backend.Error) error {
+	if !b.s.c.OnDemand || !backend.MayLogin(ctx) {
 		return e
 	}
 	id := k.id(b.s.c.Prefix)
