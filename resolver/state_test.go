@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,12 +38,14 @@ func TestTransitions(t *testing.T) {
 
 func playTransitions(t *rapid.T, seen map[transition]int) {
 	ids := []string{"plain", "token", "lease", "short"}
-	var fail backend.Code
-	content := 0
-	refuseRevoke := false
+	// What the store does; it is asked by others than who says so.
+	var fail atomic.Value
+	var content atomic.Int64
+	var refuseRevoke atomic.Bool
+	fail.Store(backend.Code(""))
 	store := &renewing{revoker: revoker{
 		get: func(ctx context.Context, req backend.Request) (*backend.Credential, error) {
-			code, text := fail, fmt.Sprint("v", content)
+			code, text := fail.Load().(backend.Code), fmt.Sprint("v", content.Load())
 			if err := pause(ctx, 200*time.Millisecond); err != nil {
 				return nil, err
 			}
@@ -62,14 +65,14 @@ func playTransitions(t *rapid.T, seen map[transition]int) {
 		},
 		revoke: func(*backend.Credential) error {
 			time.Sleep(100 * time.Millisecond)
-			if refuseRevoke {
+			if refuseRevoke.Load() {
 				return backend.Errorf(backend.CodeUnavailable, "as told")
 			}
 			return nil
 		},
 	}, renew: func(context.Context) error {
-		if fail != "" {
-			return backend.Errorf(fail, "as told")
+		if code := fail.Load().(backend.Code); code != "" {
+			return backend.Errorf(code, "as told")
 		}
 		return nil
 	}}
@@ -150,16 +153,16 @@ func playTransitions(t *rapid.T, seen map[transition]int) {
 			handles = nil
 		},
 		"fail": func(t *rapid.T) {
-			fail = rapid.SampledFrom([]backend.Code{
+			fail.Store(rapid.SampledFrom([]backend.Code{
 				backend.CodeUnavailable, backend.CodeThrottled, backend.CodeDenied, backend.CodeAuthRequired, backend.CodeNotFound, backend.CodeExpired, backend.CodeInternal,
-			}).Draw(t, "code")
+			}).Draw(t, "code"))
 		},
-		"heal":   func(*rapid.T) { fail = "" },
-		"rotate": func(*rapid.T) { content++ },
+		"heal":   func(*rapid.T) { fail.Store(backend.Code("")) },
+		"rotate": func(*rapid.T) { content.Add(1) },
 		"forget": func(t *rapid.T) { r.Forget(drawRef(t)) },
 		"wrote":  func(t *rapid.T) { r.Wrote(drawRef(t)) },
 		"revoke": func(t *rapid.T) {
-			refuseRevoke = rapid.Bool().Draw(t, "refused")
+			refuseRevoke.Store(rapid.Bool().Draw(t, "refused"))
 			_ = drawView(t).Revoke(context.Background(), drawRef(t))
 		},
 		"revoke in the background": func(t *rapid.T) {
