@@ -151,6 +151,11 @@ func (b *Backend) Refresh(ctx context.Context, req backend.Request, have *backen
 		// What the client shows is wrong, not the refresh token: no login would mend that.
 		return nil, &backend.Error{Code: backend.CodeDenied, Reason: known.Reason, Remedy: known.Remedy}
 	}
+	if code := backend.CodeOf(err); refusal == "" && (code == backend.CodeAuthRequired || code == backend.CodeExpired) && errors.As(err, &known) {
+		// Of the provider that the client's secret comes from, or of a server that does not say what it refuses: the refresh token
+		// may be good.
+		return nil, &backend.Error{Code: backend.CodeUnavailable, Reason: known.Reason, Remedy: known.Remedy}
+	}
 	return g, b.remedied(err, req)
 }
 
