@@ -143,7 +143,7 @@ func TestStoreIsReadOnly(t *testing.T) {
 		} else {
 			i.finish(s.State)
 			s, err = b.PollLogin(t.Context(), s.State)
-			fails(t, err, backend.ErrDenied, "read-only")
+			fails(t, err, backend.ErrDenied, "the login succeeded, but what it gave is not kept yet", "read-only")
 			if s.Status != backend.LoginPending {
 				t.Errorf("%+v", s)
 			}
@@ -673,5 +673,37 @@ func TestLeaseIsOver(t *testing.T) {
 		if waited := time.Since(began); waited < 90*time.Second || waited > 2*time.Minute {
 			t.Errorf("it waited %v for the lease of 90 seconds", waited)
 		}
+	})
+}
+
+// A store that is away for a moment costs nobody a login.
+func TestStoreIsAwayDuringALogin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		w := &faulty{Writer: vessel(t)}
+		b := inMemory(t, w, i, grants.Config{})
+		w.set(nil, func(n int) error {
+			if n < 3 {
+				return backend.ErrUnavailable
+			}
+			return nil
+		})
+		enter(t, b, i, me)
+		want(t, b, "access-c4nary-1")
+		s, err := b.StartLogin(t.Context(), me, backend.LoginOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.set(nil, func(int) error { return backend.ErrUnavailable })
+		i.finish(s.State)
+		time.Sleep(time.Minute)
+		w.set(nil, nil)
+		if err := b.Close(); err != nil { // the last chance
+			t.Error(err)
+		}
+		again := inMemory(t, w, i, grants.Config{})
+		defer again.Close()
+		want(t, again, "access-c4nary-2")
 	})
 }

@@ -235,6 +235,12 @@ func (b *Backend) settle(ctx context.Context, l *login, s backend.LoginState) (b
 	}
 	s.Status = backend.LoginPending // until it is kept
 	l.last.Store(&s)
+	var known *backend.Error
+	if errors.As(err, &known) {
+		e := *known
+		e.Reason = "the login succeeded, but what it gave is not kept yet: " + reasonOf(known)
+		err = &e
+	}
 	return s, err
 }
 
@@ -254,7 +260,8 @@ func (b *Backend) keepLogin(ctx context.Context, k key, g *backend.Grant) error 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 	defer cancel()
 	r := newRecord(k, b.binding, g, time.Now())
-	for range maxRaces {
+	pause := 50 * time.Millisecond
+	for tries := range maxRaces {
 		now, err := b.s.load(ctx, k)
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
@@ -264,11 +271,20 @@ func (b *Backend) keepLogin(ctx context.Context, k key, g *backend.Grant) error 
 		default:
 			r.version = now.version
 		}
-		if err = b.s.save(ctx, r); !errors.Is(err, backend.ErrConflict) {
-			if err == nil {
-				b.s.changed(k)
-			}
+		switch err = b.s.save(ctx, r); {
+		case err == nil:
+			b.s.changed(k)
+			return nil
+		case errors.Is(err, backend.ErrConflict):
+		case !errors.Is(err, backend.ErrUnavailable) || tries >= saveTries:
 			return err
+		default:
+			select {
+			case <-time.After(pause):
+				pause *= 4
+			case <-ctx.Done():
+				return err
+			}
 		}
 	}
 	return errBusy
