@@ -13,9 +13,9 @@ import (
 func TestRefreshWithoutTheClientsSecret(t *testing.T) {
 	t.Parallel()
 	p := oidctest.Start(t, oidctest.Options{})
+	have := logIn(t, open(t, desk(p)))
 	c := desk(p)
-	c.ClientID, c.ClientSecret = oidctest.Web, secret(oidctest.WebSecret)
-	have := logIn(t, open(t, c))
+	c.ClientID = oidctest.Web
 	for name, tt := range map[string]struct {
 		source backend.Source
 		code   backend.Code
@@ -31,8 +31,7 @@ func TestRefreshWithoutTheClientsSecret(t *testing.T) {
 			t.Errorf("%s: %v (%s), want %s", name, err, backend.CodeOf(err), tt.code)
 		}
 	}
-	c.ClientSecret = secret(oidctest.WebSecret)
-	if _, err := open(t, c).Refresh(t.Context(), me, have); err != nil {
+	if _, err := open(t, desk(p)).Refresh(t.Context(), me, have); err != nil {
 		t.Errorf("the refresh token was spent: %v", err)
 	}
 }
