@@ -107,6 +107,28 @@ func TestRunWatchesVault(t *testing.T) {
 	}
 }
 
+// What the sidecar is told of restarts the command at once, however long its values are fresh; under a session too.
+func TestRunHearsOfInvalidation(t *testing.T) {
+	t.Parallel()
+	needsPOSIX(t)
+	p := newProcess(t, ", cache: {ttl: 1h}", "")
+	p.start()
+	r := p.background("run", "--watch", "--session", "new", "--env", "PW="+p.password().String(), "--", "sh", "-c", steady)
+	r.until(&r.out, "start first-c4nary\n")
+	p.put("second-c4nary")
+	if err := p.client().Forget(t.Context(), p.password()); err != nil {
+		t.Fatal(err)
+	}
+	r.until(&r.out, "term\nstart second-c4nary\n")
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	if got := r.wait(); got != 3 {
+		t.Errorf("status %d", got)
+	}
+	if st, err := p.client().Status(t.Context()); err != nil || st.Sessions != 0 {
+		t.Errorf("%d sessions are left, %v", st.Sessions, err)
+	}
+}
+
 // The successor of a lease that cannot be renewed any more is another login: the command is restarted with it, before its
 // own ends.
 func TestRunWatchesLeases(t *testing.T) {
