@@ -483,7 +483,7 @@ func TestDocsNameEveryCommandAndFlag(t *testing.T) {
 	if got := slices.Compact(documented); len(commands) < 10 || !slices.Equal(got, slices.Sorted(slices.Values(commands))) {
 		t.Errorf("docs/cli.md lists the commands %v, there are %v", got, commands)
 	}
-	lines := [][]string{{}, {"config", "check"}, {"config", "path"}, {"config", "schema"}, {"policy", "test"}, {"secretref", "install"}, {"secretref", "audit"}, {"secretref", "explain"}, {"secretref", "reload"},
+	lines := [][]string{{}, {"config", "check"}, {"config", "path"}, {"config", "schema"}, {"policy", "test"}, {"provider", "add"}, {"secretref", "install"}, {"secretref", "audit"}, {"secretref", "explain"}, {"secretref", "reload"},
 		{"secretref", "configure"}, {"secretref", "apply"}, {"secretref", "migrate"}}
 	for _, c := range commands {
 		lines = append(lines, []string{c})

@@ -126,7 +126,7 @@ failed decides.`,
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
-		a.get(), a.render(), a.run(), a.check(), a.requirements(), a.put(), a.rm(), a.list(), a.providers(), a.config(), a.trust(), a.policy(),
+		a.get(), a.render(), a.run(), a.check(), a.requirements(), a.put(), a.rm(), a.list(), a.providers(), a.provider(), a.config(), a.trust(), a.policy(),
 		a.login(), a.logout(), a.whoami(), a.explain(), a.doctor(),
 		a.conformance(), a.serve(), a.statusCommand(), a.secretref(), a.openClawExec(), a.versionCommand(), a.completion(root),
 	)
