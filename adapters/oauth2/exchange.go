@@ -187,7 +187,7 @@ func (k *keySet) VerifySignature(ctx context.Context, token string) ([]byte, err
 	for _, name := range k.algorithms {
 		algorithms = append(algorithms, jose.SignatureAlgorithm(name))
 	}
-	signed, err := jose.ParseSigned(token, algorithms)
+	signed, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil {
 		return nil, err
 	}

@@ -385,7 +385,7 @@ func FuzzEscapeName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		x, y := escapeName(a), escapeName(b)
-		if (a == b) != (strings.ToUpper(x) == strings.ToUpper(y)) {
+		if (a == b) != strings.EqualFold(x, y) {
 			t.Errorf("%q and %q are %q and %q", a, b, x, y)
 		}
 		if strings.ContainsAny(x, "/\\%") || x == "." || x == ".." || x == indexName || bytes.ContainsFunc([]byte(x), func(r rune) bool { return r <= ' ' || r > '~' }) {
