@@ -15,6 +15,7 @@ want jq jq
 want curl curl
 want make make
 want node nodejs
+want chromium chromium
 [ -n "$need" ] || { echo "all there"; exit 0; }
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
   echo "missing, and not to be installed without root on Debian:$need"

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"errors"
+	"html/template"
 	"io"
 	"log/slog"
 	"net"
@@ -33,15 +34,24 @@ const (
 	WebSecret   = "w3b-c4nary"
 	RobotSecret = "verysecret" // that of the provider's example
 
-	// Person is the id of the one who logs in.
-	Person = "id1"
+	// Person is the id of the one who logs in, as User with UserPassword.
+	Person       = "id1"
+	User         = "test-user@localhost"
+	UserPassword = "verysecure"
 )
+
+var loginPage = template.Must(template.New("login").Parse(`<!doctype html><title>Sign in</title>
+<form method="post"><input type="hidden" name="authRequestID" value="{{.}}">
+<label>User <input name="username" id="username"></label>
+<label>Password <input name="password" id="password" type="password"></label>
+<button id="allow">Sign in and allow</button></form>`))
 
 // Options are how a Provider differs from the usual one.
 type Options struct {
 	TTL          time.Duration    // of access tokens; zero: 5 minutes
 	PollInterval time.Duration    // of device codes; zero: a second
 	Key          crypto.PublicKey // of Signer
+	Form         bool             // a person logs in by a page; else whoever comes is the person, and goes on
 	// Before sees each request first; it answers the request itself and reports true, or reports false.
 	Before func(http.ResponseWriter, *http.Request) bool
 }
@@ -145,10 +155,16 @@ func Start(t testing.TB, o Options) *Provider {
 	}
 	mux := http.NewServeMux()
 	issuer, callback := op.NewIssuerInterceptor(provider.IssuerFromRequest), op.AuthCallbackURL(provider)
-	// In the place of a page with a form: whoever comes is the person, and goes on.
 	mux.Handle("/login/username", issuer.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := r.FormValue("authRequestID")
-		if err := p.store.CheckUsernamePassword("test-user@localhost", "verysecure", id); err != nil {
+		id, name, password := r.FormValue("authRequestID"), User, UserPassword
+		if o.Form {
+			if r.Method != http.MethodPost {
+				_ = loginPage.Execute(w, id)
+				return
+			}
+			name, password = r.PostFormValue("username"), r.PostFormValue("password")
+		}
+		if err := p.store.CheckUsernamePassword(name, password, id); err != nil {
 			http.Error(w, "no such login", http.StatusBadRequest)
 			return
 		}
