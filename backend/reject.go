@@ -14,6 +14,7 @@ type Rejecter interface {
 // being rotated.
 type RotationReader interface {
 	Backend
-	// GetRotation gives those versions, the likeliest first: one that is pending, the previous one. None is no error.
-	GetRotation(ctx context.Context, req Request) ([]*Credential, error)
+	// GetRotation gives those versions, the likeliest first: one that is pending, the previous one. current is what Get gave. None
+	// is no error.
+	GetRotation(ctx context.Context, req Request, current *Credential) ([]*Credential, error)
 }

@@ -129,6 +129,9 @@ type cacheSettings struct {
 	MaxStale *time.Duration `yaml:"max_stale"`
 	// NegativeTTL is how long it is remembered that a secret does not exist. Not set: a few seconds. 0: not at all.
 	NegativeTTL *time.Duration `yaml:"negative_ttl"`
+	// Idle is how long after its last use a secret is still refreshed in the background. Not set or 0: it is refreshed if it was
+	// used since it was fetched.
+	Idle *time.Duration `yaml:"idle"`
 }
 
 type limitSettings struct {

@@ -14,6 +14,9 @@ type Config struct {
 	Providers map[string]Provider
 	// Cache bounds what is remembered of all providers together.
 	Cache CacheLimits
+	// RefreshWorkers is the most calls at once, to all stores together, that fetch what nobody waits for: successors, in the
+	// background. A provider gives them half of its Concurrency at most. Zero: 32. Apply keeps the first.
+	RefreshWorkers int
 	// RevisionKey is the key of the HMAC that makes revisions; nil: a random one, so that revisions mean something to this
 	// Resolver alone. Apply keeps the first.
 	RevisionKey []byte
@@ -54,6 +57,9 @@ type Provider struct {
 	MaxStale time.Duration
 	// NegativeTTL is how long "not found" is remembered. Zero: 5 seconds; negative: not at all.
 	NegativeTTL time.Duration
+	// Idle is how long after its last use a value is still refreshed in the background, to about the time between two fetches.
+	// Zero or negative: a value is refreshed if it was used since it was fetched. What an open Handle holds always is.
+	Idle time.Duration
 
 	// Scope says which parts of a subject get credentials of their own. Empty: none, everybody shares.
 	Scope []Scope
@@ -116,6 +122,7 @@ const (
 	defaultTTL         = 5 * time.Minute
 	defaultNegativeTTL = 5 * time.Second
 	defaultConcurrency = 32
+	defaultWorkers     = 32
 	defaultTimeout     = 30 * time.Second
 	defaultRetries     = 2
 	defaultFailures    = 5
@@ -139,6 +146,7 @@ func (l CacheLimits) orDefault() cache.Limits {
 func (p Provider) withDefaults() Provider {
 	p.TTL = min(orDefault(p.TTL, defaultTTL), maxTTL)
 	p.MaxStale = min(max(p.MaxStale, 0), maxTTL)
+	p.Idle = min(max(p.Idle, 0), maxTTL)
 	p.NegativeTTL = min(orDefault(p.NegativeTTL, defaultNegativeTTL), maxTTL)
 	p.Concurrency = max(orDefault(p.Concurrency, defaultConcurrency), 1)
 	if p.Timeout <= 0 {

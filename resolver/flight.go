@@ -17,12 +17,14 @@ import (
 // flight is the one fetch of a key that is under way, for all who wait. It belongs to none of them: it goes on when they
 // leave, and ends with its provider.
 type flight struct {
-	p      *provider
-	target *target
-	chain  []string        // the providers whose calls led to this one
-	cause  context.Context // of the caller for whom it began, without its end; nil: of nobody
-	renew  *record         // the record whose lease is to be renewed, nil: fetch
-	began  int64           // when its call went out, by the clock; set by who makes the call
+	p       *provider
+	target  *target
+	chain   []string            // the providers whose calls led to this one
+	cause   context.Context     // of the caller for whom it began, without its end; nil: of nobody
+	renew   *record             // the record whose lease is to be renewed, nil: fetch
+	began   int64               // when its call went out, by the clock; set by who makes the call
+	window  *window             // of a report that refused: nil, no report began it
+	refused *backend.Credential // by that report
 
 	// Set before it has landed, not changed after.
 	entry *entry
@@ -38,12 +40,15 @@ type flight struct {
 	landed   bool
 	out      int64 // when it went out, by the clock; zero: it is queued, or waits to be tried again
 	renewed  bool  // what it brought is the same credential with a longer lease
+	quiet    bool  // nobody waits for it: what somebody waits for goes out before it
+	queued   bool
+	others   []*backend.Credential // beside what it brings, if that was refused
 	tries    int
-	fails    int // fetches before it that failed, in a row, for want of a record
+	fails    int32 // fetches before it that failed, in a row, for want of a record
 	backoff  *backoff.ExponentialBackOff
 }
 
-// takeOff starts a flight for t, on behalf of the caller of ctx, who is nobody of the background context. Called with r.mu
+// takeOff starts a flight for t, on behalf of the caller of ctx. Called with r.mu
 // held; p is to be dispatched after.
 func (r *Resolver) takeOff(ctx context.Context, p *provider, t *target, chain []string) *flight {
 	f := &flight{p: p, target: t, chain: chain}
@@ -52,8 +57,27 @@ func (r *Resolver) takeOff(ctx context.Context, p *provider, t *target, chain []
 	}
 	r.begins(t.key)
 	r.flights[t.key] = f
-	p.queue = append(p.queue, f)
+	p.enqueue(f)
 	return f
+}
+
+// takeOffQuietly is takeOff on behalf of nobody.
+func (r *Resolver) takeOffQuietly(p *provider, t *target) *flight {
+	f := &flight{p: p, target: t, quiet: true}
+	r.begins(t.key)
+	r.flights[t.key] = f
+	p.enqueue(f)
+	return f
+}
+
+// hurry makes f one that somebody waits for. Called with r.mu held; its provider is to be dispatched after.
+func (f *flight) hurry() {
+	if f.quiet {
+		f.quiet = false
+		if f.queued {
+			f.p.enqueue(f) // where it was, it is passed over
+		}
+	}
 }
 
 // land ends f. Called with r.mu held.
@@ -136,9 +160,12 @@ func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool,
 		f = nil
 	case f != nil:
 		r.count.shared.Add(1)
+		f.hurry()
 	case refused:
-		if e := r.cache.Peek(t.key); e != nil && e.Payload.failure != nil && r.clock.exact()-e.Payload.failed < int64(demandEvery) {
-			return nil, nil, e.Payload.failure
+		if e := r.cache.Peek(t.key); e != nil && e.Payload.known != nil {
+			if f := e.Payload.known.failure.Load(); f != nil && r.clock.exact()-f.at < int64(demandEvery) {
+				return nil, nil, f.err
+			}
 		}
 	}
 	if f == nil {
@@ -407,56 +434,6 @@ func (r *Resolver) resolveAll(ctx context.Context, refs []credref.Ref, subject *
 
 const fewFlights = 64
 
-// report is Report for subject, that of ctx when nil.
-func (r *Resolver) report(ctx context.Context, ref credref.Ref, revision string, subject *credref.Subject) (*Value, error) {
-	p, targets, err := r.aim(ctx, ref, subject)
-	if err != nil {
-		return nil, refError(ref, err)
-	}
-	for i := range targets {
-		t := &targets[i]
-		r.mu.Lock()
-		if p.retired && !r.closed {
-			r.mu.Unlock()
-			return r.report(ctx, ref, revision, subject) // to its successor
-		}
-		e := r.cache.Peek(t.key)
-		if e == nil || e.Payload.cred == nil || e.Payload.known.revision != revision {
-			r.mu.Unlock()
-			if e != nil && e.Payload.cred != nil {
-				break // there is a newer one, or one is due
-			}
-			continue
-		}
-		now := r.clock.exact()
-		var f *flight
-		if r.flights[t.key] != nil || e.Payload.refused == 0 || now-e.Payload.refused >= int64(reportEvery) {
-			e.Payload.refused = now
-			_, f, err = r.find(ctx, p, t, true, nil)
-			p.dispatch()
-		}
-		r.mu.Unlock()
-		if f != nil {
-			e, err = r.wait(ctx, f)
-		}
-		if err != nil {
-			if isReplaced(err) {
-				break
-			}
-			return nil, refError(ref, err)
-		}
-		if f == nil && !e.Live(now) {
-			break
-		}
-		v, err := r.answer(p, e, ref, nil, nil)
-		if err != nil {
-			return nil, refError(ref, err)
-		}
-		return v, nil
-	}
-	return r.resolve(ctx, ref, subject, nil)
-}
-
 func isReplaced(err error) bool { return err == errReplaced }
 
 type chainKey struct{}
@@ -515,3 +492,6 @@ func circle(names []string) error {
 		Remedy: "give one of them its secret from elsewhere",
 	}
 }
+
+// alone reports whether f cannot share a call with others.
+func (f *flight) alone() bool { return f.renew != nil || f.window != nil }

@@ -125,8 +125,8 @@ func (r *Resolver) place(t *target) Place {
 	if rec.cred.Lease != nil {
 		out.Lease = rec.length
 	}
-	if out.Failures = rec.fails; out.Failures > 0 {
-		out.Failed, out.Code, out.Reason = at(rec.failed), backend.CodeOf(rec.failure), reasonOf(rec.failure)
+	if f := k.failure.Load(); f != nil {
+		out.Failures, out.Failed, out.Code, out.Reason = int(rec.fails), at(f.at), backend.CodeOf(f.err), reasonOf(f.err)
 	}
 	return out
 }

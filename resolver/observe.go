@@ -93,7 +93,7 @@ func (r *Resolver) stands() ([]ProviderState, []*guard) {
 	for _, name := range slices.Sorted(maps.Keys(providers)) {
 		p := providers[name]
 		out = append(out, ProviderState{
-			Name: name, Digest: p.Digest, Calls: p.active, Queued: len(p.queue), Waiting: waiting[name], Entries: r.entries[name],
+			Name: name, Digest: p.Digest, Calls: p.active, Queued: p.queued(), Waiting: waiting[name], Entries: r.entries[name],
 		})
 		guards = append(guards, p.guard)
 	}

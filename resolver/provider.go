@@ -31,8 +31,10 @@ type provider struct {
 	noVersions bool
 
 	// Guarded by Resolver.mu.
-	queue   []*flight
-	active  int // calls under way
+	queue   []*flight // that callers wait for
+	quietly []*flight // that nobody waits for, and some that are in queue meanwhile
+	active  int       // calls under way
+	quiet   int       // of them, those for nobody
 	retired bool
 	single  bool // the batch call turned out not to be one
 }
@@ -52,52 +54,120 @@ func newProvider(r *Resolver, name string, p Provider, ignoreFailures bool) *pro
 	return out
 }
 
-// dispatch starts as many calls as may be under way at once, and the queue needs. Called with r.mu held.
+// dispatch starts as many calls as may be under way at once, and the queues need. Called with r.mu held.
 func (p *provider) dispatch() {
-	for len(p.queue) > 0 && !p.retired && p.calls.TryAcquire(1) {
-		group := p.next()
-		p.active++
+	for {
+		group, quiet := p.take()
+		if group == nil {
+			return
+		}
 		p.running.Add(1)
 		p.r.calls.Add(1)
-		go p.work(group)
+		go p.work(group, quiet)
 	}
 }
 
-// next takes from the queue what goes to the store in one call: as much as its batch call carries, else one. Called with
-// r.mu held.
-func (p *provider) next() []*flight {
-	n := 1
-	if p.batch != nil && !p.single && p.queue[0].renew == nil {
-		for n < len(p.queue) && (p.maxBatch <= 0 || n < p.maxBatch) && p.queue[n].renew == nil {
-			n++
-		}
+// enqueue puts f where its like wait. Called with r.mu held.
+func (p *provider) enqueue(f *flight) {
+	f.queued = true
+	if f.quiet {
+		p.quietly = append(p.quietly, f)
+	} else {
+		p.queue = append(p.queue, f)
 	}
-	group := slices.Clone(p.queue[:n])
+}
+
+// take gives what goes to the store next, and holds a call for it; nil: nothing goes now. What callers wait for comes first, and
+// has half of the calls for itself. Called with r.mu held.
+func (p *provider) take() (group []*flight, quiet bool) {
+	for len(p.quietly) > 0 && !p.quietly[0].quiet { // somebody waits for it meanwhile
+		p.quietly[0] = nil
+		p.quietly = p.quietly[1:]
+	}
+	queue := &p.queue
+	switch {
+	case p.retired:
+		return nil, false
+	case len(p.queue) > 0:
+	case len(p.quietly) == 0, p.quiet >= max(p.Concurrency/2, 1):
+		return nil, false
+	case p.r.quiet >= p.r.workers:
+		p.r.starved = true
+		return nil, false
+	default:
+		queue, quiet = &p.quietly, true
+	}
+	if !p.calls.TryAcquire(1) {
+		return nil, false
+	}
+	p.active++
+	if quiet {
+		p.quiet++
+		p.r.quiet++
+	}
+	return p.next(queue, quiet), quiet
+}
+
+// next takes from queue what goes to the store in one call: as much as its batch call carries, else one. Called with r.mu held.
+func (p *provider) next(queue *[]*flight, quiet bool) []*flight {
+	var group []*flight
 	now := p.r.clock.exact()
-	for _, f := range group {
-		f.out = now
+	q := *queue
+	for len(q) > 0 {
+		f := q[0]
+		if f.quiet == quiet {
+			if len(group) > 0 && (p.batch == nil || p.single || p.maxBatch > 0 && len(group) == p.maxBatch || f.alone() || group[0].alone()) {
+				break
+			}
+			f.out, f.queued = now, false
+			group = append(group, f)
+		}
+		q[0] = nil // else the queue's array keeps in memory what it brings
+		q = q[1:]
 	}
-	clear(p.queue[:n]) // else the queue's array keeps in memory what they bring
-	p.queue = p.queue[n:]
+	*queue = q
 	return group
 }
 
+// queued is how many flights wait for a call. Called with r.mu held.
+func (p *provider) queued() int {
+	n := len(p.queue)
+	for _, f := range p.quietly {
+		if f.quiet {
+			n++
+		}
+	}
+	return n
+}
+
 // work takes group, and what has queued behind it meanwhile, to the store.
-func (p *provider) work(group []*flight) {
+func (p *provider) work(group []*flight, quiet bool) {
 	defer p.r.calls.Done()
 	defer p.running.Done()
-	for {
+	for group != nil {
 		p.fetch(group)
 		p.r.mu.Lock()
 		p.calls.Release(1)
-		// Others who wait for a call come first: TryAcquire fails while there are any, and they dispatch when done.
-		if len(p.queue) == 0 || p.retired || !p.calls.TryAcquire(1) {
-			p.active--
-			p.r.mu.Unlock()
-			return
+		p.active--
+		if quiet {
+			p.quiet--
+			p.r.quiet--
+			p.r.nextStarved()
 		}
-		group = p.next()
+		// Others who wait for a call come first: TryAcquire fails while there are any, and they dispatch when done.
+		group, quiet = p.take()
 		p.r.mu.Unlock()
+	}
+}
+
+// nextStarved lets other providers have a worker that is free again. Called with r.mu held.
+func (r *Resolver) nextStarved() {
+	if !r.starved {
+		return
+	}
+	r.starved = false
+	for _, p := range *r.providers.Load() {
+		p.dispatch()
 	}
 }
 
@@ -132,10 +202,13 @@ func (p *provider) fetch(group []*flight) {
 		done(errNotCalled)
 		p.r.mu.Lock()
 		p.single = true
-		for _, f := range group {
+		rest, quietly := p.queue, p.quietly
+		p.queue, p.quietly = nil, nil
+		for _, f := range group { // before the rest
 			f.out = 0
+			p.enqueue(f)
 		}
-		p.queue = append(group, p.queue...)
+		p.queue, p.quietly = append(p.queue, rest...), append(p.quietly, quietly...)
 		p.dispatch()
 		p.r.mu.Unlock()
 		return
@@ -197,7 +270,12 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 		}
 	}
 	op, began = OpGet, time.Now()
-	c, err := p.Backend.Get(ctx, f.target.request())
+	var c *backend.Credential
+	if f.window != nil {
+		c, err = p.replace(ctx, f)
+	} else {
+		c, err = p.Backend.Get(ctx, f.target.request())
+	}
 	return []backend.Result{{Credential: c, Err: err}}, nil
 }
 
@@ -303,7 +381,9 @@ func (p *provider) settle(group []*flight, results []backend.Result, err error, 
 		p.r.mu.Lock()
 		defer p.r.mu.Unlock()
 		if !p.retired {
-			p.queue = append(p.queue, retry...)
+			for _, f := range retry {
+				p.enqueue(f)
+			}
 			p.dispatch()
 		}
 	})

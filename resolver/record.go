@@ -1,7 +1,6 @@
 package resolver
 
 import (
-	"context"
 	"math/rand/v2"
 	"path"
 	"time"
@@ -24,17 +23,21 @@ type record struct {
 	last    int64 // until then it may be served stale
 	noStale bool  // the store was heard, and did not confirm it
 	due     bool  // the time for a successor has come, and watchers were told
-	halted  bool  // its store wants a login
 	refresh int64 // when to fetch a successor
-	fails   int   // fetches of a successor that failed, in a row
-	failed  int64 // when the last of them did
-	failure error // of it
-	refused int64 // when a report last made us fetch
-	overdue int   // how often in a row the store advised to fetch a successor at once
+	used    int64 // when it was last found to have been read, or a caller had it fetched; zero: never
 	length  time.Duration
-	capped  bool // the lease cannot be renewed to its full length again
-	seq     uint64
-	timer   *time.Timer
+	window  *window // nil: no value was refused where it was used
+	fails   int32   // fetches of a successor that failed, in a row
+	overdue int32   // how often in a row the store advised to fetch a successor at once
+	place   int32   // in the schedule, counted from one; zero: none
+	capped  bool    // the lease cannot be renewed to its full length again
+	halted  bool    // its store wants a login: no successor is fetched until somebody asks
+}
+
+// failure is how the last fetch of a successor failed.
+type failure struct {
+	at  int64
+	err error
 }
 
 // limit is until when the record may be served in its present state.
@@ -169,8 +172,6 @@ func (p *provider) typeOf(id string) backend.Type {
 // with r.mu held.
 func (r *Resolver) install(rec record, now int64) *entry {
 	k := rec.target.key
-	r.seq++
-	rec.seq = r.seq
 	e := cache.NewEntry[record, Value](rec, now)
 	if rec.end() <= now || !r.cache.Put(k, e, e.Payload.cost()) {
 		r.ended(k) // who keeps its predecessor
@@ -184,65 +185,6 @@ func (r *Resolver) install(rec record, now int64) *entry {
 		r.changed(ChangeKept)
 	}
 	return e
-}
-
-// schedule sets until when hits are answered without a look at e, and the time of the next such look. Called with r.mu held.
-func (r *Resolver) schedule(e *entry, now int64) {
-	rec := &e.Payload
-	next := rec.end()
-	switch {
-	case rec.cred == nil:
-		e.SetUntil(now) // an error is no value that a hit could give
-	case r.flights[rec.target.key] != nil:
-		e.SetUntil(rec.limit())
-	default:
-		e.SetUntil(min(rec.refresh, rec.limit()))
-		if rec.refresh > now {
-			next = min(next, rec.refresh)
-		}
-	}
-	if rec.timer != nil {
-		rec.timer.Stop()
-	}
-	// The timer holds no secret: what left the cache must not stay in memory for it.
-	t, seq := rec.target, rec.seq
-	rec.timer = time.AfterFunc(time.Duration(max(next-now, 0)), func() { r.due(t.key, seq) })
-}
-
-// due is called when something is to be done about the record seq of k: a successor is to be fetched if somebody uses it,
-// or it is over.
-func (r *Resolver) due(k key, seq uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.cache.Peek(k)
-	if r.closed || e == nil || e.Payload.seq != seq {
-		return
-	}
-	rec := &e.Payload
-	now := r.clock.exact()
-	switch {
-	case now >= rec.end():
-		r.cache.Remove(k)
-		if rec.cred != nil {
-			r.lapsed(k)
-		}
-		// What is open is fetched once more, and how that goes is told.
-		if p, pin := r.owner(k), r.pins[k]; p != nil && rec.cred != nil && pin != nil && r.flights[k] == nil {
-			r.takeOff(context.Background(), p, rec.target, nil)
-			p.dispatch()
-		}
-		return
-	case rec.cred == nil, now < min(rec.refresh, rec.end()):
-		r.schedule(e, now)
-		return
-	case r.flights[k] == nil:
-		r.expiring(rec)
-		if p := r.owner(k); p != nil && (e.Used() || r.pins[k] != nil) {
-			r.renewOrFetch(p, e)
-			p.dispatch()
-		}
-	}
-	r.schedule(e, now)
 }
 
 func (r *Resolver) owner(k key) *provider { return (*r.providers.Load())[k.provider] }
@@ -281,7 +223,7 @@ func (r *Resolver) renewOrFetch(p *provider, e *entry) {
 		return
 	}
 	r.count.refreshes.Add(1)
-	f := r.takeOff(context.Background(), p, rec.target, nil)
+	f := r.takeOffQuietly(p, rec.target)
 	if l := rec.cred.Lease; l != nil && l.Renewable && !rec.capped {
 		f.renew = rec
 	}
@@ -290,7 +232,7 @@ func (r *Resolver) renewOrFetch(p *provider, e *entry) {
 // toStale puts a record in place of e's that is served as stale. Called with r.mu held.
 func (r *Resolver) toStale(e *entry, now int64, err error) *entry {
 	rec := e.Payload
-	rec.stale, rec.timer = true, nil
+	rec.stale, rec.place = true, 0
 	out := r.install(rec, now)
 	r.publish(&out.Payload, EventStale, err)
 	return out
@@ -304,7 +246,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 	if err == nil {
 		var rec record
 		if rec, err = r.newRecord(f, c, old, now); err == nil {
-			return r.succeed(p, f, old, rec, now), nil
+			return r.succeed(p, f, old, r.choose(f, old, rec, now), now), nil
 		}
 	}
 	r.count.failed.Add(1)
@@ -352,7 +294,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		r.insist(f, err)
 		return nil, err
 	}
-	rec.failed, rec.failure = now, err
+	rec.known.failure.Store(&failure{now, err})
 	rec.fails++
 	rec.refresh = now + int64(patience(rec.fails, err))
 	switch {
@@ -371,7 +313,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 }
 
 // patience is how long to wait with another fetch after that many, in a row, have failed, at last with err.
-func patience(fails int, err error) time.Duration {
+func patience(fails int32, err error) time.Duration {
 	pause := min(minRefresh<<min(fails-1, 10), maxRefresh)
 	return max(time.Duration(float64(pause)*(0.75+0.5*rand.Float64())), min(backend.RetryAfter(err), maxOpen))
 }
@@ -394,7 +336,7 @@ func (r *Resolver) insist(f *flight, err error) {
 		if r.closed || p == nil || r.pins[k] != pin || pin.target == nil || r.flights[k] != nil || r.cache.Peek(k) != nil {
 			return
 		}
-		r.takeOff(context.Background(), p, pin.target, nil).fails = fails
+		r.takeOffQuietly(p, pin.target).fails = fails
 		p.dispatch()
 	})
 }
@@ -408,7 +350,13 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 		if old.Payload.known.revision == rec.known.revision {
 			kind = EventRefreshed
 		}
-		rec.refused = old.Payload.refused
+		rec.window, rec.used = old.Payload.window, old.Payload.used
+		if old.Used() {
+			rec.used = now
+		}
+	}
+	if f.asked {
+		rec.used = now
 	}
 	if was := f.renew; was != nil && f.renewed {
 		rec.got = was.got // it was not read

@@ -229,7 +229,7 @@ func (r *Resolver) recall(p *provider, t *target, err error, now int64) *entry {
 	}
 	c, got := one.Credential, now-int64(wall.Sub(one.Fetched))
 	rec := record{
-		cred: c, target: t, stale: true, fails: 1, failed: now, failure: err,
+		cred: c, target: t, stale: true, fails: 1,
 		got: got, fresh: min(got+int64(p.TTL), now-1), last: now + int64(left), refresh: now + int64(minRefresh),
 		known: &known{
 			typ: one.Type, version: c.Version, expires: one.Expires, refreshAfter: c.RefreshAfter, metadata: c.Metadata, fetched: one.Fetched,
@@ -239,6 +239,7 @@ func (r *Resolver) recall(p *provider, t *target, err error, now int64) *entry {
 		rec.known.typ = p.typeOf(t.key.id)
 	}
 	rec.known.revision = r.revise.revision(rec.known.typ, c)
+	rec.known.failure.Store(&failure{now, err})
 	e := r.install(rec, now)
 	r.publish(&e.Payload, EventStale, err)
 	return e

@@ -42,14 +42,18 @@ type Resolver struct {
 	waits   map[edge]int   // calls that wait for another provider
 	entries map[string]int // in the cache, by provider
 	kept    map[key]*restored
-	lapse   *time.Timer       // of the first of kept
-	most    int               // of kept
-	given   map[key]struct{}  // what Snapshot gave, or Restore took: somebody may keep it
-	unsure  bool              // that may be others as well
-	owed    map[key][]*record // whose revocation at the store failed
-	owing   int               // of them
-	crowded []key             // whose credentials left the cache to make room, and nobody was told
-	seq     uint64
+	lapse   *time.Timer             // of the first of kept
+	most    int                     // of kept
+	given   map[key]struct{}        // what Snapshot gave, or Restore took: somebody may keep it
+	unsure  bool                    // that may be others as well
+	owed    map[key][]*record       // whose revocation at the store failed
+	owing   int                     // of them
+	lapses  map[*record]*time.Timer // of owed, those that end
+	agenda  schedule
+	workers int   // how many calls that nobody waits for may be under way
+	quiet   int   // that are
+	starved bool  // a provider waits for one of them to end
+	crowded []key // whose credentials left the cache to make room, and nobody was told
 	closed  bool
 }
 
@@ -83,7 +87,12 @@ func New(c Config) (*Resolver, error) {
 		most:     max(c.Cache.orDefault().Entries, defaultEntries),
 		given:    map[key]struct{}{},
 		owed:     map[key][]*record{},
+		lapses:   map[*record]*time.Timer{},
+		workers:  c.RefreshWorkers,
 		onCall:   c.Observe,
+	}
+	if r.workers <= 0 {
+		r.workers = defaultWorkers
 	}
 	r.mu.tell = c.OnChange
 	r.clock.now.Store(asleep)
@@ -92,9 +101,7 @@ func New(c Config) (*Resolver, error) {
 		if r.entries[k.provider]--; r.entries[k.provider] == 0 {
 			delete(r.entries, k.provider)
 		}
-		if e.Payload.timer != nil {
-			e.Payload.timer.Stop()
-		}
+		r.agenda.remove(e)
 		if evicted && e.Payload.cred != nil && r.hub.watching.Load() > 0 {
 			r.crowded = append(r.crowded, k)
 		}
@@ -182,10 +189,10 @@ func (r *Resolver) Apply(c Config) error {
 func (r *Resolver) retire(p *provider) {
 	p.retired = true
 	p.cancel(errReplaced)
-	for _, f := range p.queue {
+	for _, f := range slices.Concat(p.queue, p.quietly) {
 		r.land(f, nil, errReplaced)
 	}
-	p.queue = nil
+	p.queue, p.quietly = nil, nil
 	var served, flying []key
 	for k := range r.flights {
 		if k.provider == p.name {
@@ -242,6 +249,7 @@ func (r *Resolver) Close() error {
 	r.closed = true
 	r.cancel(errClosed)
 	r.clock.close()
+	r.agenda.stop()
 	if r.lapse != nil {
 		r.lapse.Stop()
 	}
@@ -439,7 +447,7 @@ func (r *Resolver) forget(which func(key) bool) int {
 	var asked []*provider
 	for k, pin := range r.pins {
 		if p := r.owner(k); p != nil && pin.target != nil && which(k) {
-			r.takeOff(context.Background(), p, pin.target, nil)
+			r.takeOffQuietly(p, pin.target)
 			if !slices.Contains(asked, p) {
 				asked = append(asked, p)
 			}

@@ -102,7 +102,7 @@ func (r *Resolver) owe(rec *record) {
 	r.owed[k] = append(r.owed[k], rec)
 	r.owing++
 	if end := rec.known.expires; !end.IsZero() {
-		rec.timer = time.AfterFunc(max(time.Until(end), 0), func() {
+		r.lapses[rec] = time.AfterFunc(max(time.Until(end), 0), func() {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.settle(rec)
@@ -117,8 +117,9 @@ func (r *Resolver) settle(rec *record) {
 		if !sameAtStore(o, rec) {
 			return false
 		}
-		if o.timer != nil {
-			o.timer.Stop()
+		if t := r.lapses[o]; t != nil {
+			t.Stop()
+			delete(r.lapses, o)
 		}
 		r.owing--
 		return true

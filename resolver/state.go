@@ -180,7 +180,7 @@ func (r *Resolver) halt(rec *record, now int64) {
 // halted tells that the store of e wants a login: until then it is served as stale, if it has an end. Called with r.mu held.
 func (r *Resolver) halted(e *entry, now int64, err error) {
 	if rec := e.Payload; !rec.stale && (!rec.known.expires.IsZero() || now >= rec.fresh) {
-		rec.stale, rec.timer = true, nil
+		rec.stale, rec.place = true, 0
 		e = r.install(rec, now)
 	} else {
 		r.schedule(e, now)

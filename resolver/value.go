@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
@@ -24,6 +25,7 @@ type known struct {
 	refreshAfter time.Time
 	metadata     map[string]string
 	fetched      time.Time
+	failure      atomic.Pointer[failure] // of the last fetch of a successor; nil: it did not fail
 }
 
 // ValueFacts are what a Value is made of.
@@ -34,16 +36,21 @@ type ValueFacts struct {
 	Version, Revision              string
 	Expires, RefreshAfter, Fetched time.Time
 	Stale                          bool
+	RefreshError                   error
 	Metadata                       map[string]string
 }
 
 // NewValue gives a Value of f, whose maps it keeps; it is for who answers in the place of a Resolver, as a sidecar's client
 // does.
 func NewValue(f ValueFacts) *Value {
-	return &Value{secret: f.Secret, fields: f.Fields, stale: f.Stale, known: &known{
+	v := &Value{secret: f.Secret, fields: f.Fields, stale: f.Stale, known: &known{
 		typ: f.Type, version: f.Version, revision: f.Revision, expires: f.Expires, refreshAfter: f.RefreshAfter,
 		metadata: f.Metadata, fetched: f.Fetched,
 	}}
+	if f.RefreshError != nil {
+		v.known.failure.Store(&failure{err: f.RefreshError})
+	}
+	return v
 }
 
 // String gives backend.Redacted.
@@ -76,6 +83,17 @@ func (v *Value) RefreshAfter() time.Time { return v.known.refreshAfter }
 
 // Stale reports whether v was served past its time to live.
 func (v *Value) Stale() bool { return v.stale }
+
+// RefreshError is why the last fetch of a successor failed, nil when it did not: the value is served, and may be used, but the
+// next may not come in time. It may change while the value is held.
+func (v *Value) RefreshError() error { return v.known.refreshError() }
+
+func (k *known) refreshError() error {
+	if f := k.failure.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
 
 // Fetched is when the store gave it: of a stale one too, and of one whose lease was renewed since.
 func (v *Value) Fetched() time.Time { return v.known.fetched }
