@@ -1,9 +1,6 @@
 package backend
 
-import (
-	"context"
-	"slices"
-)
+import "context"
 
 // Source is a secret-valued setting of an adapter: a literal, or a ref that is resolved when the adapter asks. An adapter
 // asks at each login, never when it is opened, and keeps nothing of what it got. The zero Source is a setting that was
@@ -12,6 +9,7 @@ type Source struct {
 	get     func(context.Context) (Secret, string, error)
 	reject  func(revision string)
 	literal bool
+	of      string
 }
 
 // Literal gives a Source of a secret that stands in the configuration itself.
@@ -46,22 +44,33 @@ func (s Source) Reject(revision string) {
 	}
 }
 
-// GetAll gives the secrets of sources that belong together, such as the parts of an access key, with their revisions. They are read
-// until none has changed in between, so that all are of one time where they are fields of one secret that is being replaced;
-// ErrUnavailable when that does not come about. at is the place in sources of the one that failed.
+// Of gives s with a name for the secret that it is a field of, so that GetAll knows which belong to one.
+func (s Source) Of(secret string) Source {
+	s.of = secret
+	return s
+}
+
+// GetAll gives the secrets of sources that belong together, such as the parts of an access key, with their revisions. Fields of one
+// secret, by Of, are of one revision of it: where it changed in between they are read again, and ErrUnavailable tells that it
+// changes all the time. at is the place in sources of the one that failed.
 func GetAll(ctx context.Context, sources ...Source) (secrets []Secret, revisions []string, at int, err error) {
 	for range 5 {
-		again := make([]string, len(sources))
-		secrets = make([]Secret, len(sources))
+		secrets, revisions = make([]Secret, len(sources)), make([]string, len(sources))
+		seen, mixed := map[string]string{}, false
 		for i, s := range sources {
-			if secrets[i], again[i], err = s.Get(ctx); err != nil {
+			if secrets[i], revisions[i], err = s.Get(ctx); err != nil {
 				return nil, nil, i, err
 			}
+			if s.of == "" {
+				continue
+			}
+			first, known := seen[s.of]
+			mixed = mixed || known && first != revisions[i]
+			seen[s.of] = revisions[i]
 		}
-		if slices.Equal(revisions, again) || len(sources) < 2 {
-			return secrets, again, 0, nil
+		if !mixed {
+			return secrets, revisions, 0, nil
 		}
-		revisions = again
 	}
 	return nil, nil, 0, Errorf(CodeUnavailable, "it changes all the time")
 }

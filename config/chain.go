@@ -35,7 +35,7 @@ func (c *chained) source() backend.Source {
 			if to := c.to.Load(); to != nil {
 				to.Reject(revision)
 			}
-		})
+		}).Of(credref.Ref{Provider: c.ref.Provider, ID: c.ref.ID, Version: c.ref.Version}.String())
 }
 
 func (c *chained) bind(to backend.Source) { c.to.Store(&to) }
