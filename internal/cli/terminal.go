@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -67,9 +68,25 @@ func (a *app) promptHidden(ctx context.Context, prompt string) ([]byte, error) {
 		return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be told to hide what is typed: %s", reason(err))
 	}
 	fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
-	b, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	b, err := await(ctx, func() ([]byte, error) { return readHidden(a.stdin) })
 	fmt.Fprintln(a.stderr)
 	return b, err
+}
+
+// readHidden reads a line without its end; io.EOF when there is none, which term.ReadPassword reads over.
+func readHidden(in io.Reader) ([]byte, error) {
+	line := make([]byte, 0, 4096) // a terminal's longest, so that no copy of it stays behind
+	for b := make([]byte, 1); ; {
+		switch n, err := in.Read(b); {
+		case n == 1 && b[0] == '\n', err == io.EOF && len(line) > 0:
+			return bytes.TrimSuffix(line, []byte("\r")), nil
+		case n == 1:
+			line = append(line, b[0])
+		case err != nil:
+			clear(line)
+			return nil, err
+		}
+	}
 }
 
 // promptSecret reads a value twice without showing it.
