@@ -36,7 +36,7 @@ type result struct {
 
 // works lists every row; one func per file.
 func works() []work {
-	return slices.Concat(resolverWorks(), storeWorks(), commandWorks(), openClawWorks(), sidecarWorks())
+	return slices.Concat(resolverWorks(), refreshWorks(), storeWorks(), commandWorks(), openClawWorks(), sidecarWorks())
 }
 
 func main() {
