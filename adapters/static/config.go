@@ -14,7 +14,7 @@ import (
 type Config struct {
 	// Type is the type of the credentials: api_key or user_value. Empty: api_key.
 	Type string `yaml:"type" jsonschema:"enum=api_key,enum=user_value"`
-	// Fields are what a person enters, in this order, at most 64. Empty: one, "value".
+	// Fields are what a person enters, in this order, at most 64, not all of them optional. Empty: one, "value".
 	Fields []Field `yaml:"fields"`
 	// Check is a request that tells whether a service accepts what was entered. Zero: nothing is checked.
 	Check Check `yaml:"check"`
@@ -93,6 +93,9 @@ func (c *Config) settle() error {
 	}
 	if len(c.Fields) > maxFields {
 		return invalid("there are over %d fields", maxFields)
+	}
+	if !slices.ContainsFunc(c.Fields, func(f Field) bool { return !f.Optional }) {
+		return invalid("every field is optional: a login without anything would be kept")
 	}
 	names := map[string]bool{}
 	for _, f := range c.Fields {

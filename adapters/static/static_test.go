@@ -167,6 +167,7 @@ func TestConfig(t *testing.T) {
 		"type is":            {Type: "oauth2"},
 		"name of a field":    {Fields: []static.Field{{Name: "a b"}}},
 		"two fields":         {Fields: []static.Field{{Name: "a"}, {Name: "a"}}},
+		"every field is":     {Fields: []static.Field{{Name: "a", Optional: true}}},
 		"the url of a":       {Fields: []static.Field{{Name: "a", URL: "javascript:alert(1)"}}},
 		"over 64":            {Fields: make([]static.Field, 65)},
 		"check.url is missi": {Check: static.Check{Method: "GET"}},

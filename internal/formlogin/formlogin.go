@@ -58,13 +58,24 @@ func (l *Logins) Start(req backend.Request, fields []backend.LoginField) (backen
 	if l.logins == nil {
 		l.logins = map[string]*login{}
 	}
+	pending := 0
+	var oldest *login // of those that ended
 	for state, one := range l.logins {
-		if one.settle(); !one.ended.IsZero() && time.Since(one.ended) > kept {
+		one.settle()
+		switch {
+		case one.ended.IsZero():
+			pending++
+		case time.Since(one.ended) > kept:
 			delete(l.logins, state)
+		case oldest == nil || one.ended.Before(oldest.ended):
+			oldest = one
 		}
 	}
-	if len(l.logins) >= maxLogins {
+	switch {
+	case pending >= maxLogins:
 		return backend.LoginState{}, errMany
+	case len(l.logins) >= 2*maxLogins && oldest != nil:
+		delete(l.logins, oldest.state.State)
 	}
 	name := make([]byte, 32)
 	_, _ = rand.Read(name) // never fails, as its documentation says
