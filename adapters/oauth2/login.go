@@ -269,7 +269,6 @@ func (l *login) startCode(o backend.LoginOptions) error {
 		port = 1 // nothing listens there: the browser shows the address, which is pasted
 	}
 	l.redirect = "http://" + net.JoinHostPort(c.RedirectHost, strconv.Itoa(port)) + c.RedirectPath
-	l.state.Fields = []backend.LoginField{{Name: "url", Label: "address", Help: "the whole address at which the browser ended, from its address bar"}}
 	q := u.Query()
 	for name, v := range c.Parameters {
 		q.Set(name, v)

@@ -493,12 +493,7 @@ func (s *Server) invalidate(req *request) {
 
 func (s *Server) revoke(req *request) {
 	var body client.RevokeRequest
-	if err := req.read(&body, defaultBody); err != nil {
-		req.fail(err)
-		return
-	}
-	if err := body.Ref.Validate(); err != nil {
-		req.fail(bad(http.StatusBadRequest, err.Error(), ""))
+	if !req.readRef(&body, &body.Ref) {
 		return
 	}
 	d := req.caller.consumer.Resolve(credref.Ref{Provider: body.Ref.Provider, ID: body.Ref.ID, Version: body.Ref.Version}) // all of it ends

@@ -11,12 +11,7 @@ import (
 // explain tells how a ref stands. It reveals no value, but ages and metadata, which are for who may resolve the ref.
 func (s *Server) explain(req *request) {
 	var body client.ExplainRequest
-	if err := req.read(&body, defaultBody); err != nil {
-		req.fail(err)
-		return
-	}
-	if err := body.Ref.Validate(); err != nil {
-		req.fail(bad(http.StatusBadRequest, err.Error(), ""))
+	if !req.readRef(&body, &body.Ref) {
 		return
 	}
 	if err := allow(req.caller.limiter, 1); err != nil {

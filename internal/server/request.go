@@ -17,6 +17,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/client"
+	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/audit"
 )
 
@@ -106,6 +107,20 @@ func bad(status int, reason, remedy string) error {
 
 func (e *badRequest) Error() string { return e.err.Error() }
 func (e *badRequest) Unwrap() error { return e.err }
+
+// readRef reads the body of a request about one ref, which is ref of it, and reports whether it is good; if not, that is answered.
+func (req *request) readRef(body any, ref *credref.Ref) bool {
+	err := req.read(body, defaultBody)
+	if err == nil {
+		if wrong := ref.Validate(); wrong != nil {
+			err = bad(http.StatusBadRequest, wrong.Error(), "")
+		}
+	}
+	if err != nil {
+		req.fail(err)
+	}
+	return err == nil
+}
 
 // fail answers the request as a whole with err.
 func (req *request) fail(err error) {
