@@ -45,6 +45,7 @@ type LoginState struct {
 	State    string
 	Status   LoginStatus
 	Message  string // for a person, when Status is LoginError
+	Code     Code   // of the error then; empty: CodeDenied
 	URL      string
 	UserCode string
 	Expires  time.Time

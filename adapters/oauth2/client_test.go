@@ -3,6 +3,7 @@ package oauth2_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/credresolve/credresolve/backend"
@@ -33,5 +34,28 @@ func TestRefreshWithoutTheClientsSecret(t *testing.T) {
 	}
 	if _, err := open(t, desk(p)).Refresh(t.Context(), me, have); err != nil {
 		t.Errorf("the refresh token was spent: %v", err)
+	}
+}
+
+// A login that failed tells of which kind the error was.
+func TestCodeOfALoginThatFailed(t *testing.T) {
+	t.Parallel()
+	p := oidctest.Start(t, oidctest.Options{Before: func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/oauth/token" {
+			return false
+		}
+		say(http.StatusServiceUnavailable, "c4nary")(w, r)
+		return true
+	}})
+	b := open(t, desk(p))
+	s := start(t, b, backend.LoginOptions{})
+	oidctest.Browse(t, s.URL, "")
+	if s := outcome(t, b, s.State); s.Status != backend.LoginError || s.Code != backend.CodeUnavailable {
+		t.Errorf("%+v", s)
+	}
+	s = start(t, b, backend.LoginOptions{NoRedirect: true})
+	s, err := b.SubmitLogin(t.Context(), s.State, pasted("error=access_denied&state="+s.State))
+	if err != nil || s.Status != backend.LoginError || s.Code != backend.CodeDenied {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

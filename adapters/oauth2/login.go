@@ -146,15 +146,15 @@ func (l *login) now() backend.LoginState {
 }
 
 // end ends the login if it has not ended.
-func (l *login) end(status backend.LoginStatus, message string) { l.settle(status, message, nil) }
+func (l *login) end(status backend.LoginStatus, message string) { l.settle(status, message, "", nil) }
 
 // settle ends the login with what it gave, and reports whether it was still pending: one that was cancelled while its code
 // was exchanged gives nothing.
-func (l *login) settle(status backend.LoginStatus, message string, g *backend.Grant) bool {
+func (l *login) settle(status backend.LoginStatus, message string, code backend.Code, g *backend.Grant) bool {
 	l.mu.Lock()
 	pending := l.state.Status == backend.LoginPending
 	if pending {
-		l.state.Status, l.state.Message, l.state.Grant, l.ended = status, message, g, time.Now()
+		l.state.Status, l.state.Message, l.state.Code, l.state.Grant, l.ended = status, message, code, g, time.Now()
 		l.state.URL, l.state.UserCode, l.state.Fields = "", "", nil
 		l.verifier, l.nonce = "", ""
 	}
@@ -177,7 +177,7 @@ func (l *login) settle(status backend.LoginStatus, message string, g *backend.Gr
 }
 
 // fail ends the login with an error that may be shown.
-func (l *login) fail(err error) { l.end(backend.LoginError, err.Error()) }
+func (l *login) fail(err error) { l.settle(backend.LoginError, err.Error(), backend.CodeOf(err), nil) }
 
 // SubmitLogin implements backend.Login: url is the address at which the browser ended.
 func (b *Backend) SubmitLogin(ctx context.Context, state string, input map[string]backend.Secret) (backend.LoginState, error) {
@@ -428,7 +428,7 @@ func (l *login) take(code, verifier, nonce string) {
 		l.fail(err)
 		return
 	}
-	l.settle(backend.LoginSuccess, "", g)
+	l.settle(backend.LoginSuccess, "", "", g)
 }
 
 // startDevice asks for a code that a person enters elsewhere, and begins to ask for the token (RFC 8628).
@@ -510,7 +510,7 @@ func (l *login) ask(interval time.Duration) {
 		}, "", nil)
 		switch {
 		case err == nil:
-			l.settle(backend.LoginSuccess, "", g)
+			l.settle(backend.LoginSuccess, "", "", g)
 			return
 		case refusal == "authorization_pending":
 		case refusal == "slow_down":

@@ -187,17 +187,21 @@ func (b *Backend) ask(ctx context.Context, fields map[string]backend.Secret) err
 	req.Header.Set("User-Agent", "credresolve")
 	for name, value := range c.Headers {
 		var header strings.Builder
+		whole := true
 		for part, isField := range parts(value) {
 			if !isField {
 				header.WriteString(part)
 				continue
 			}
+			whole = whole && fields[part].Len() > 0
 			_ = fields[part].Use(func(text []byte) error {
 				header.Write(text)
 				return nil
 			})
 		}
-		req.Header.Set(name, header.String())
+		if whole { // else an optional field was left out, and a header with a gap would be refused
+			req.Header.Set(name, header.String())
+		}
 	}
 	answer, err := b.http.Do(req)
 	if err != nil {

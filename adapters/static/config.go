@@ -42,7 +42,8 @@ type Check struct {
 	URL string `yaml:"url"`
 	// Method is GET, HEAD or POST. Empty: GET.
 	Method string `yaml:"method" jsonschema:"enum=GET,enum=HEAD,enum=POST"`
-	// Headers are sent; {name} in a value stands for the field of that name, as in "Bearer {value}".
+	// Headers are sent; {name} in a value stands for the field of that name, as in "Bearer {value}". A header with a field that
+	// was left empty is not.
 	Headers map[string]string `yaml:"headers"`
 	// Status are the statuses of an answer that accepts. Empty: 200 to 299.
 	Status []int `yaml:"status"`

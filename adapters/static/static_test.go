@@ -160,6 +160,27 @@ func TestCheck(t *testing.T) {
 	fails(t, err, backend.CodeUnavailable, "the check at")
 }
 
+// A header of an optional field that was left empty is not sent.
+func TestCheckWithoutAnOptionalField(t *testing.T) {
+	t.Parallel()
+	var got http.Header
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
+	defer service.Close()
+	b := open(t, static.Config{
+		Fields: []static.Field{{Name: "key"}, {Name: "org", Optional: true}},
+		Check:  static.Check{URL: service.URL, Headers: map[string]string{"X-Key": "{key}", "X-Org": "org {org}"}},
+	})
+	if s, err := login(t, b, entered("key", "k")); err != nil || s.Status != backend.LoginSuccess {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if _, sent := got["X-Org"]; sent || got.Get("X-Key") != "k" {
+		t.Errorf("asked with %v", got)
+	}
+	if _, err := login(t, b, entered("key", "k", "org", "o")); err != nil || got.Get("X-Org") != "org o" {
+		t.Errorf("asked with %v, %v", got, err)
+	}
+}
+
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	headers := map[string]string{"X-Key": "{value}"}

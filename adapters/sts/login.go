@@ -2,6 +2,7 @@ package sts
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -48,6 +49,11 @@ func (b *Backend) SubmitLogin(ctx context.Context, state string, input map[strin
 			return nil, backend.Errorf(backend.CodeUsage, "the one-time code is not six digits")
 		}
 		c, err := b.get(ctx, req, code)
+		if known := (*backend.Error)(nil); errors.As(err, &known) && known.Code.Retryable() {
+			again := *known // AWS may have taken the code before the answer was lost
+			again.Remedy = "try again with the next code that the device shows"
+			return nil, &again
+		}
 		if err != nil {
 			return nil, err
 		}

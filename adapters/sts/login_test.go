@@ -76,6 +76,9 @@ func TestLoginByRefusedCode(t *testing.T) {
 	if s, err = b.StartLogin(t.Context(), req, backend.LoginOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	p.Fail("GetSessionToken", mototest.Raw(503, "text/html", canary))
+	_, err = b.SubmitLogin(t.Context(), s.State, enter("123456"))
+	fails(t, err, backend.CodeUnavailable, "the next code")
 	if err := b.CancelLogin(t.Context(), s.State); err != nil {
 		t.Error(err)
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,7 +190,7 @@ func outcomeOf(st backend.LoginState) error {
 	case backend.LoginCancelled:
 		return backend.Errorf(backend.CodeCanceled, "the login was cancelled; nothing was stored")
 	case backend.LoginError:
-		e := backend.Errorf(backend.CodeDenied, "the login failed; nothing was stored")
+		e := backend.Errorf(cmp.Or(st.Code, backend.CodeDenied), "the login failed; nothing was stored")
 		if st.Message != "" {
 			e.Reason = st.Message
 		}

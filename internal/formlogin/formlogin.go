@@ -155,6 +155,7 @@ func (l *Logins) Submit(ctx context.Context, state string, input map[string]back
 	case backend.CodeOf(err) == backend.CodeUsage || ctx.Err() != nil || backend.CodeOf(err).Retryable():
 		return backend.LoginState{}, err
 	default:
+		one.state.Code = backend.CodeOf(err)
 		one.end(backend.LoginError, err.Error())
 	}
 	return one.state, nil
