@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,13 +64,21 @@ func reason(err error) string {
 		return "it does not speak TLS"
 	case errors.As(err, &alert):
 		return "it refused the TLS connection: " + alert.Error()
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), endedEarly(err):
 		return "the connection ended before the answer did"
 	case errors.Is(err, http.ErrHandlerTimeout), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &timeout) && timeout.Timeout():
 		return "no answer in time"
 	}
 	return "the call failed"
+}
+
+// endedEarly knows the errors without a type by which net/http tells that the server closed the connection before the
+// request was written, or while answers over HTTP/2 were due.
+func endedEarly(err error) bool {
+	text := err.Error()
+	return strings.HasSuffix(text, "http: server closed idle connection") || strings.HasSuffix(text, "http2: client connection lost") ||
+		strings.Contains(text, "http2: server sent GOAWAY and closed the connection")
 }
 
 // RetryAfter reads a Retry-After header: seconds, or a date (RFC 9110, 10.2.3). It is zero when there is none, or none

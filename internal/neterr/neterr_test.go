@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,25 +29,32 @@ func get(t *testing.T, client *http.Client, url string) error {
 	return err
 }
 
-func TestClassify(t *testing.T) {
-	secure := httptest.NewTLSServer(http.NotFoundHandler())
-	defer secure.Close()
-	plain := httptest.NewServer(http.NotFoundHandler())
-	defer plain.Close()
-	closing, err := net.Listen("tcp", "127.0.0.1:0")
+// closingServer gives the address of a server that closes each connection at once.
+func closingServer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closing.Close()
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
-			c, err := closing.Accept()
+			c, err := l.Accept()
 			if err != nil {
 				return
 			}
 			c.Close()
 		}
 	}()
+	return l.Addr().String()
+}
+
+func TestClassify(t *testing.T) {
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	closing := closingServer(t)
 	refusing, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +73,7 @@ func TestClassify(t *testing.T) {
 		{"unknown authority", http.DefaultClient, secure.URL, "unknown authority"},
 		{"wrong name", &http.Client{Transport: misnamed}, secure.URL, "for another name"},
 		{"no TLS", http.DefaultClient, strings.Replace(plain.URL, "http:", "https:", 1), "does not speak TLS"},
-		{"ends early", http.DefaultClient, "http://" + closing.Addr().String(), "connection"},
+		{"ends early", http.DefaultClient, "http://" + closing, "connection"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := neterr.Classify(t.Context(), get(t, tt.client, tt.url), "vault.example:8200")
@@ -75,6 +84,52 @@ func TestClassify(t *testing.T) {
 				t.Errorf("the query shows: %v", err)
 			}
 		})
+	}
+}
+
+// endingConn tells when its peer has closed it.
+type endingConn struct {
+	net.Conn
+	ended chan struct{}
+	once  sync.Once
+}
+
+func (c *endingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.once.Do(func() { close(c.ended) })
+	}
+	return n, err
+}
+
+func TestClassifyAConnectionThatEndsBeforeTheRequest(t *testing.T) {
+	closing := closingServer(t)
+	conns := make(chan *endingConn, 1)
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		c := &endingConn{Conn: conn, ended: make(chan struct{})}
+		conns <- c
+		return c, nil
+	}}}
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		<-(<-conns).ended
+		time.Sleep(10 * time.Millisecond) // the transport has yet to take the end in
+	}}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, "http://"+closing, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err == nil {
+		resp.Body.Close()
+		t.Fatal("the call succeeded")
+	}
+	if err := neterr.Classify(t.Context(), err, "x"); !strings.Contains(err.Error(), "connection") {
+		t.Errorf("got %v", err)
 	}
 }
 
