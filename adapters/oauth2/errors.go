@@ -5,10 +5,10 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/loginhint"
 )
 
 // logInAgain is the remedy that remedied completes.
@@ -21,18 +21,8 @@ func (b *Backend) remedied(err error, req backend.Request) error {
 		return err
 	}
 	out := *e
-	out.Remedy = "run: credresolve login " + b.host.Provider + " " + shellWord(req.ID)
+	out.Remedy = "run: " + loginhint.Command("login", b.host.Provider, req.ID)
 	return &out
-}
-
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./_-", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // The errors that do not depend on an answer.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/formlogin"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/internal/neterr"
 )
 
@@ -64,7 +65,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	if err := check(ctx, req); err != nil {
 		return nil, err
 	}
-	return nil, &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has entered it yet", Remedy: "run: credresolve login " + b.provider + " " + req.ID}
+	return nil, &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody has entered it yet", Remedy: "run: " + loginhint.Command("login", b.provider, req.ID)}
 }
 
 func check(ctx context.Context, req backend.Request) error {

@@ -25,6 +25,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/internal/awsform"
 	"github.com/credresolve/credresolve/internal/formlogin"
+	"github.com/credresolve/credresolve/internal/loginhint"
 )
 
 var _ backend.Describer = (*Backend)(nil)
@@ -98,7 +99,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	if b.config.asks() {
 		return nil, &backend.Error{
 			Code: backend.CodeAuthRequired, Reason: "a one-time code of the MFA device is wanted",
-			Remedy: "run: credresolve login " + b.provider + " " + req.ID + ", or set mfa_code to a ref that gives one",
+			Remedy: "run: " + loginhint.Command("login", b.provider, req.ID) + ", or set mfa_code to a ref that gives one",
 		}
 	}
 	return b.get(ctx, req, "")

@@ -20,6 +20,7 @@ import (
 	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/config"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/internal/statedir"
 	"github.com/credresolve/credresolve/resolver"
 	"github.com/credresolve/credresolve/resolver/grants"
@@ -527,11 +528,11 @@ func (x *examination) logins(ctx context.Context, def *config.Provider, keeper *
 			if i.Status == grants.StatusExpired {
 				code = backend.CodeExpired
 			}
-			g.fail("login", &backend.Error{Code: code, Reason: text}, "credresolve login "+i.name())
+			g.fail("login", &backend.Error{Code: code, Reason: text}, i.command())
 		}
 	}
 	if !found {
-		g.fail("login", backend.Errorf(backend.CodeAuthRequired, "nobody has logged in"), "credresolve login "+def.Name)
+		g.fail("login", backend.Errorf(backend.CodeAuthRequired, "nobody has logged in"), loginInfo{Provider: def.Name, ID: loginhint.DefaultID}.command())
 	}
 }
 

@@ -289,7 +289,7 @@ func (x *explained) text(out *bytes.Buffer, first, rest string, now time.Time) {
 			if l.Reason != "" {
 				text += ": " + l.Reason
 			}
-			line("login", "%s; log in: credresolve login %s", text, l.name())
+			line("login", "%s; log in: %s", text, l.command())
 		}
 	}
 	if d := x.Policy; d != nil {

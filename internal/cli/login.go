@@ -15,11 +15,9 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/resolver/grants"
 )
-
-// defaultLogin is the id of a provider's login where none is named.
-const defaultLogin = "default"
 
 func (a *app) login() *cobra.Command {
 	var o loginOptions
@@ -92,7 +90,7 @@ func loginRef(args []string) (credref.Ref, error) {
 		ref, err := parseRef(args[0])
 		return credref.Ref{Provider: ref.Provider, ID: ref.ID}, err
 	}
-	ref := credref.Ref{Provider: args[0], ID: defaultLogin}
+	ref := credref.Ref{Provider: args[0], ID: loginhint.DefaultID}
 	if len(args) == 2 {
 		ref.ID = args[1]
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/resolver/grants"
 )
 
@@ -72,11 +73,14 @@ func (i loginInfo) who() string {
 
 // name is what the login is called: the provider, and the id where that is not the usual one.
 func (i loginInfo) name() string {
-	if i.ID == defaultLogin {
+	if i.ID == loginhint.DefaultID {
 		return i.Provider
 	}
 	return i.Provider + " " + i.ID
 }
+
+// command is how a person logs in for it.
+func (i loginInfo) command() string { return loginhint.Command("login", i.Provider, i.ID) }
 
 // until tells how long the login holds.
 func (i loginInfo) until() string {

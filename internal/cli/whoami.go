@@ -79,7 +79,7 @@ The status is 8 when nobody is logged in to the provider that is named.`,
 
 // notActive is why the identity is of no use now.
 func (i identity) notActive() error {
-	e := &backend.Error{Code: backend.CodeAuthRequired, Reason: i.Provider + ": " + strings.ReplaceAll(string(i.Status), "_", " "), Remedy: "log in: credresolve login " + i.name()}
+	e := &backend.Error{Code: backend.CodeAuthRequired, Reason: i.Provider + ": " + strings.ReplaceAll(string(i.Status), "_", " "), Remedy: "log in: " + i.command()}
 	if i.Reason != "" {
 		e.Reason = i.Provider + ": " + i.Reason
 	}
@@ -153,8 +153,8 @@ func (s *session) who(ctx context.Context, ref credref.Ref) (identity, error) {
 	if g, ok := grants.As(b); ok {
 		entry, err := g.Status(ctx, backend.Request{ID: ref.ID})
 		if errors.Is(err, backend.ErrNotFound) {
-			name := loginInfo{Provider: ref.Provider, ID: ref.ID}.name()
-			err = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody is logged in", Remedy: "log in: credresolve login " + name}
+			login := loginInfo{Provider: ref.Provider, ID: ref.ID}.command()
+			err = &backend.Error{Code: backend.CodeAuthRequired, Reason: "nobody is logged in", Remedy: "log in: " + login}
 		}
 		return identity{loginInfo: s.newLoginInfo(entry)}, err
 	}

@@ -57,9 +57,9 @@ var allowed = []struct {
 	{who: "credref/document", may: []string{"credref", "backend", "internal/json5"}},
 	{who: "cache", may: []string{"backend", "credref"}},
 	{who: "resolver", may: []string{"backend", "credref", "cache", "internal/statedir"}},
-	{who: "resolver/grants", may: []string{"backend", "internal/statedir"}},
-	{who: "config", may: []string{"backend", "credref", "cache", "resolver", "resolver/grants", "internal/statedir", "secretref", "internal/lazyregexp", "internal/process", "internal/execproto", "internal/safefile"}},
-	{who: "config/schema", may: []string{"config", "backend", "credref", "cache", "resolver", "resolver/grants", "internal/statedir", "secretref", "internal/lazyregexp", "internal/process", "internal/execproto", "internal/safefile"}},
+	{who: "resolver/grants", may: []string{"backend", "internal/loginhint", "internal/statedir"}},
+	{who: "config", may: []string{"backend", "credref", "cache", "resolver", "resolver/grants", "internal/statedir", "secretref", "internal/lazyregexp", "internal/loginhint", "internal/process", "internal/execproto", "internal/safefile"}},
+	{who: "config/schema", may: []string{"config", "backend", "credref", "cache", "resolver", "resolver/grants", "internal/statedir", "secretref", "internal/lazyregexp", "internal/loginhint", "internal/process", "internal/execproto", "internal/safefile"}},
 	{who: "adapters/keychain", may: append([]string{"adapters/keychain/internal/*", "adapters/keychain/*"}, leaves...)},
 	{who: "adapters/sidecar", may: append([]string{"client", "resolver", "cache", "credref", "internal/peer"}, leaves...)},
 	{who: "adapters/*", may: leaves},
@@ -69,6 +69,7 @@ var allowed = []struct {
 	{who: "internal/process"},
 	{who: "internal/json5", only: true},
 	{who: "internal/lazyregexp", only: true},
+	{who: "internal/loginhint", only: true},
 	{who: "internal/execproto", may: []string{"backend"}},
 	{who: "internal/safefile"},
 	{who: "internal/staged"},
@@ -83,7 +84,7 @@ var allowed = []struct {
 }
 
 // leaves is what an adapter may depend on, beside its SDK.
-var leaves = []string{"backend", "internal/authstore", "internal/awsform", "internal/execproto", "internal/formlogin", "internal/json5", "internal/lazyregexp", "internal/neterr", "internal/process", "internal/safefile", "internal/sessionbus", "internal/sqliteread", "internal/staged", "internal/statedir"}
+var leaves = []string{"backend", "internal/authstore", "internal/awsform", "internal/execproto", "internal/formlogin", "internal/json5", "internal/lazyregexp", "internal/loginhint", "internal/neterr", "internal/process", "internal/safefile", "internal/sessionbus", "internal/sqliteread", "internal/staged", "internal/statedir"}
 
 func TestImportDirections(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/resolver"
 )
 
@@ -118,18 +119,7 @@ func Scopes(text string) []string {
 
 // LoginCommand is the command by which a person logs in for ref.
 func LoginCommand(ref credref.Ref) string {
-	return "credresolve login " + ref.Provider + " " + quoted(ref.ID)
-}
-
-// quoted is a word for a shell.
-func quoted(s string) string {
-	if !strings.ContainsFunc(s, func(c rune) bool {
-		plain := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_-./:@%+,=", c)
-		return !plain
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return loginhint.Command("login", ref.Provider, ref.ID)
 }
 
 // withRemedy gives err with what to do next, where it does not say so itself.

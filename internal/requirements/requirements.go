@@ -14,10 +14,8 @@ import (
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/config"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/loginhint"
 )
-
-// DefaultID is the id of a requirement that names none.
-const DefaultID = "default"
 
 // maxRequirements is how many a file may declare.
 const maxRequirements = 256
@@ -268,7 +266,7 @@ func (p *parser) one(n *config.Node, env string) {
 	}
 	r.Ref = credref.Ref{Provider: e.Provider, ID: e.ID, Field: e.Field}
 	if r.Ref.ID == "" {
-		r.Ref.ID = DefaultID
+		r.Ref.ID = loginhint.DefaultID
 	}
 	if err := r.Ref.Validate(); err != nil {
 		n.Fail("%v", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/credresolve/credresolve/backend"
 	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/internal/metrics"
 	"github.com/credresolve/credresolve/internal/policy"
 	"github.com/credresolve/credresolve/resolver"
@@ -254,7 +255,7 @@ func probeLogin(ctx context.Context, b *grants.Backend, e grants.Entry) error {
 
 // loginHealth says what is wrong with a login by what is known of it.
 func loginHealth(e grants.Entry) error {
-	remedy := "log in again: credresolve login " + e.Provider
+	remedy := "log in again: " + loginhint.Command("login", e.Provider, e.ID)
 	switch e.Status {
 	case grants.StatusExpired:
 		return &backend.Error{Code: backend.CodeExpired, Reason: cmp.Or(e.Reason, "the credential has ended"), Remedy: remedy}

@@ -5,9 +5,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/internal/loginhint"
 )
 
 var (
@@ -20,20 +20,7 @@ var (
 
 // command is how a person logs in for k.
 func (k key) command(verb string) string {
-	return "run: credresolve " + verb + " " + k.provider + " " + shellWord(k.req.ID)
-}
-
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./_-", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	if strings.ContainsFunc(s, unicode.IsControl) {
-		return "$" + strconv.Quote(s)
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return "run: " + loginhint.Command(verb, k.provider, k.req.ID)
 }
 
 // noLogin is the error of a Get for which nobody has logged in.
