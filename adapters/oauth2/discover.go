@@ -78,7 +78,7 @@ func (b *Backend) discover(ctx context.Context) (*server, error) {
 		if strings.TrimRight(s.Issuer, "/") != strings.TrimRight(b.config.Issuer, "/") {
 			return nil, b.garbled(discovery, "it says that it is another issuer")
 		}
-		if b.config.ClientAuth == authTLS {
+		if b.config.TLS.ClientCert != "" {
 			for name, to := range map[string]*string{
 				"token_endpoint": &s.Token, "device_authorization_endpoint": &s.Device, "revocation_endpoint": &s.Revocation,
 				"introspection_endpoint": &s.Introspection, "userinfo_endpoint": &s.UserInfo,

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -264,7 +265,7 @@ func (l *login) startCode(o backend.LoginOptions) error {
 			ErrorLog: log.New(io.Discard, "", 0), // what a stranger sends is nothing to tell of
 		}
 		l.listener.SetKeepAlivesEnabled(false)
-		go func(s *http.Server) { _ = s.Serve(&fewConns{Listener: socket, free: make(chan struct{}, maxConns)}) }(l.listener)
+		go func(s *http.Server) { _ = s.Serve(&fewConns{Listener: socket}) }(l.listener)
 	} else if port == 0 {
 		port = 1 // nothing listens there: the browser shows the address, which is pasted
 	}
@@ -299,13 +300,15 @@ func challenge(verifier string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// maxConns is how many connections a login's listener takes at once; one more waits, at most as long as ReadHeaderTimeout.
-const maxConns = 16
+// maxConns is how many connections a login's listener holds at once. The oldest is closed for one more, so that strangers who
+// say nothing keep no browser waiting.
+const maxConns = 64
 
-// fewConns is a listener with at most as many connections as free holds.
+// fewConns is a listener that holds maxConns connections at most.
 type fewConns struct {
 	net.Listener
-	free chan struct{}
+	mu   sync.Mutex
+	held []net.Conn // the oldest first
 }
 
 func (f *fewConns) Accept() (net.Conn, error) {
@@ -313,20 +316,30 @@ func (f *fewConns) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.free <- struct{}{} // each ends by its timeouts, or with the server
-	return &fewConn{Conn: c, f: f}, nil
+	one := &fewConn{Conn: c, f: f}
+	f.mu.Lock()
+	f.held = append(f.held, one)
+	var oldest net.Conn
+	if len(f.held) > maxConns {
+		oldest = f.held[0]
+	}
+	f.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Close()
+	}
+	return one, nil
 }
 
 type fewConn struct {
 	net.Conn
-	f    *fewConns
-	once sync.Once
+	f *fewConns
 }
 
 func (c *fewConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { <-c.f.free })
-	return err
+	c.f.mu.Lock()
+	c.f.held = slices.DeleteFunc(c.f.held, func(one net.Conn) bool { return one == c })
+	c.f.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func hasScope(scopes []string, want string) bool {
@@ -499,12 +512,14 @@ func hasControl(s string) bool {
 
 // ask asks for the token of the device's code until it comes, is refused, or the login ends.
 func (l *login) ask(interval time.Duration) {
+	var once time.Duration // a longer wait that the server wants once
 	for {
 		select {
 		case <-l.life.Done():
 			return
-		case <-time.After(interval):
+		case <-time.After(max(interval, once)):
 		}
+		once = 0
 		g, refusal, err := l.b.exchange(l.life, "the wait for the login", url.Values{
 			"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {l.code},
 		}, "", nil)
@@ -524,7 +539,7 @@ func (l *login) ask(interval time.Duration) {
 		case l.life.Err() != nil:
 			return
 		case backend.CodeOf(err).Retryable() || backend.CodeOf(err) == backend.CodeTimeout:
-			interval = max(interval, min(2*interval, maxInterval), backend.RetryAfter(err)) // RFC 8628, 3.5
+			interval, once = max(interval, min(2*interval, maxInterval)), backend.RetryAfter(err) // RFC 8628, 3.5
 		default:
 			l.fail(err)
 			return

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"mime"
@@ -41,14 +42,18 @@ func (b *Backend) client() (*http.Client, error) {
 	}
 	if b.config.TLS.ClientCert != "" {
 		cert, key := b.path(b.config.TLS.ClientCert), b.path(b.config.TLS.ClientKey)
-		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-			return nil, backend.Errorf(backend.CodeInvalidConfig, "tls.client_cert %s and tls.client_key %s are no PEM certificate and its key, or cannot be read", cert, key)
+		load := func() (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(cert, key)
+			if err != nil {
+				return nil, backend.Errorf(backend.CodeInvalidConfig, "tls.client_cert %s and tls.client_key %s are no PEM certificate and its key, or cannot be read", cert, key)
+			}
+			return &pair, nil
+		}
+		if _, err := load(); err != nil {
+			return nil, err
 		}
 		// Loaded anew for each connection, since short-lived certificates are replaced in place.
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(cert, key)
-			return &pair, err
-		}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	}
 	dialer := &net.Dialer{Timeout: min(b.config.Timeout, 30*time.Second), KeepAlive: 30 * time.Second}
 	b.http = &http.Client{
@@ -56,10 +61,12 @@ func (b *Backend) client() (*http.Client, error) {
 			DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
 			IdleConnTimeout: 90 * time.Second, Proxy: http.ProxyFromEnvironment, MaxResponseHeaderBytes: 64 << 10,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: noRedirect,
 	}
 	return b.http, nil
 }
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // path makes a path of the settings absolute.
 func (b *Backend) path(p string) string {
@@ -93,6 +100,9 @@ func (b *Backend) send(ctx context.Context, step string, req *http.Request) (*re
 	req.Header.Set("User-Agent", "credresolve")
 	sent := time.Now()
 	res, err := hc.Do(req.WithContext(within))
+	if own := (*backend.Error)(nil); errors.As(err, &own) { // of the certificate to show
+		return nil, own
+	}
 	if err != nil {
 		return nil, neterr.Classify(ctx, err, b.target+": "+step)
 	}

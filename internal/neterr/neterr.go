@@ -37,7 +37,7 @@ func reason(err error) string {
 		invalid   x509.CertificateInvalidError
 		verify    *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
+		remote    *net.OpError
 	)
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
@@ -62,8 +62,8 @@ func reason(err error) string {
 		return "its TLS certificate cannot be verified"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return "it does not speak TLS"
-	case errors.As(err, &alert):
-		return "it refused the TLS connection: " + alert.Error()
+	case errors.As(err, &remote) && remote.Op == "remote error": // an alert of TLS, whose text is of crypto/tls
+		return "it refused the TLS connection: " + strings.TrimPrefix(remote.Err.Error(), "tls: ")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), endedEarly(err):
 		return "the connection ended before the answer did"
 	case errors.Is(err, http.ErrHandlerTimeout), errors.Is(err, context.DeadlineExceeded),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -84,6 +85,32 @@ func TestClassify(t *testing.T) {
 				t.Errorf("the query shows: %v", err)
 			}
 		})
+	}
+}
+
+func TestClassifyAServerThatWantsACertificate(t *testing.T) {
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	config := secure.TLS.Clone()
+	config.ClientAuth = tls.RequireAnyClientCert
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_ = tls.Server(c, config).Handshake()
+		_, _ = io.Copy(io.Discard, c) // so that its alert is read before the connection ends
+	}()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: secure.Client().Transport.(*http.Transport).TLSClientConfig}}
+	err = neterr.Classify(t.Context(), get(t, client, "https://"+l.Addr().String()), "x")
+	if want := "x: it refused the TLS connection: "; !errors.Is(err, backend.ErrUnavailable) || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), canary) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }
 
