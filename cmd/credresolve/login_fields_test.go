@@ -52,6 +52,8 @@ func TestLoginWithFieldsFromInput(t *testing.T) {
 		"too few lines":           {[]string{"bank"}, "alice\n", 2, "standard input has no value for pin", nil},
 		"no object":               {[]string{"--json", "bank"}, `["c4nary"]`, 2, "not one JSON object", nil},
 		"an object without it":    {[]string{"--json", "bank"}, `{"user": "x-c4nary"}`, 2, "no member pin", nil},
+		"too many lines":          {[]string{"bank"}, "alice\n1-c4nary\nnote\n2-c4nary", 2, "more lines than fields", nil},
+		"an object with more":     {[]string{"--json", "bank"}, `{"user": "x", "pin": "1-c4nary", "n0te-c4nary": "2"}`, 2, "not asked for", nil},
 		"blank":                   {[]string{"bank"}, " \nc4nary\n", 2, "user is blank", nil},
 		"refused":                 {[]string{"tool"}, "another-c4nary", 4, "tool: ", nil},
 	} {

@@ -471,6 +471,41 @@ func TestLoginMistakes(t *testing.T) {
 	}
 }
 
+// A state directory that cannot be used hides no login: what needs it says so.
+func TestLoginsOfAStateDirectoryThatIsRefused(t *testing.T) {
+	t.Parallel()
+	p := oidctest.Start(t, oidctest.Options{})
+	d := newDesk(t, oauthProvider(p, "")+"  form: {kind: static, fields: [{name: key}]}\n")
+	d.run(0, "k-c4nary", "login", "form")
+	state := filepath.Join(d.dir, "state", "credresolve")
+	if err := os.Chmod(state, 0o770); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"whoami"}, {"whoami", "--output", "json"}, {"logout", "--all"}, {"logout", "--all", "form"}} {
+		if out, said := d.run(2, "", args...); out != "" || !strings.Contains(said, "the list of logins cannot be read") || !strings.Contains(said, "chmod 700 "+state) {
+			t.Errorf("%v: %q, said %s", args, out, said)
+		}
+	}
+	if _, said := d.run(2, "", "login", "gh"); !strings.Contains(said, "no lock by which processes refresh a login once") || address.MatchString(said) {
+		t.Errorf("a login that would be refreshed: %s", said)
+	}
+	if out, _ := d.run(2, "", "doctor", "form"); strings.Contains(out, "nobody has logged in") {
+		t.Errorf("doctor prints %s", out)
+	}
+	if out, _ := d.run(0, "", "explain", "cred://form/default"); !strings.Contains(out, "unknown: the list of logins cannot be read") {
+		t.Errorf("explain prints %s", out)
+	}
+	if got, _ := d.run(0, "", "get", "cred://form/default"); got != "k-c4nary" { // it keeps nobody from a key
+		t.Errorf("get prints %q", got)
+	}
+	if err := os.Chmod(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := d.run(0, "", "whoami"); !strings.Contains(out, "form") {
+		t.Errorf("whoami prints %s", out)
+	}
+}
+
 // Without a keychain, and with one that is locked, nobody is sent to a browser in vain.
 func TestLoginNeedsATokenStore(t *testing.T) {
 	t.Parallel()

@@ -308,7 +308,7 @@ func (s *session) diagnoseProviders(ctx context.Context, names []string, allowEx
 	for _, p := range s.Providers() {
 		states[p.Name] = p
 	}
-	x := &examination{s: s, allowExec: allowExec, entries: entries, states: states, theirs: theirs}
+	x := &examination{s: s, allowExec: allowExec, entries: entries, unlisted: err != nil, states: states, theirs: theirs}
 	for _, def := range s.file.Providers() {
 		b, err := s.Backend(def.Name)
 		if keeper, ok := grants.As(b); err == nil && ok && (len(names) == 0 || slices.Contains(names, def.Name)) {
@@ -336,6 +336,7 @@ type examination struct {
 	s         *session
 	allowExec bool
 	entries   []grants.Entry
+	unlisted  bool // entries could not be read
 	states    map[string]resolver.ProviderState
 	theirs    map[string]client.ProviderState
 	readable  bool // the token store is
@@ -531,7 +532,11 @@ func (x *examination) logins(ctx context.Context, def *config.Provider, keeper *
 			g.fail("login", &backend.Error{Code: code, Reason: text}, i.command())
 		}
 	}
-	if !found {
+	switch {
+	case found:
+	case x.unlisted:
+		g.add("login", skipped, "the list of logins cannot be read", "")
+	default:
 		g.fail("login", backend.Errorf(backend.CodeAuthRequired, "nobody has logged in"), loginInfo{Provider: def.Name, ID: loginhint.DefaultID}.command())
 	}
 }

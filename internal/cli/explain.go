@@ -99,6 +99,7 @@ before that.`,
 				return err
 			}
 			if x.logins, err = a.knownLogins(); err != nil {
+				x.unlisted = true
 				a.complain(err)
 			}
 			var failed error
@@ -157,6 +158,7 @@ type explainer struct {
 	s         *session
 	policyFor *policy.Consumer
 	logins    []grants.Entry
+	unlisted  bool // logins could not be read
 }
 
 // explain tells of ref and its chain, which has no circle.
@@ -180,6 +182,9 @@ func (x *explainer) explain(ctx context.Context, ref credref.Ref) (explained, er
 	x.stands(ctx, &out)
 	if _, ok := grants.As(b); ok {
 		login := loginInfo{Provider: ref.Provider, ID: ref.ID, Status: grants.StatusAuthRequired, Reason: "nobody has logged in", KeptIn: s.tokenStore()}
+		if x.unlisted {
+			login.Status, login.Reason = grants.StatusUnknown, "the list of logins cannot be read"
+		}
 		for _, e := range x.logins {
 			if e.Provider == ref.Provider && e.ID == ref.ID && e.Subject == (backend.Subject{}) {
 				login = s.newLoginInfo(e)

@@ -480,6 +480,14 @@ func (p *pending) fields(ctx context.Context) (map[string]backend.Secret, error)
 				}
 			}
 		}
+		if p.in != nil {
+			if rest, _ := p.in.Peek(p.in.Buffered()); len(bytes.TrimSpace(rest)) > 0 {
+				return nil, &backend.Error{
+					Code: backend.CodeUsage, Reason: "standard input has more lines than fields are asked for; nothing was stored",
+					Remedy: "give a value of several lines with --json",
+				}
+			}
+		}
 		return input, nil
 	}
 	for _, f := range fields {
@@ -557,6 +565,13 @@ func (p *pending) fromJSON(ctx context.Context) (map[string]backend.Secret, erro
 			return nil, backend.Errorf(backend.CodeUsage, "the JSON object has no member %s; nothing was stored", f.Name)
 		}
 		delete(p.members, f.Name)
+	}
+	if len(p.members) > 0 { // which may be a secret in the wrong place, and is not repeated
+		var names []string
+		for _, f := range p.state.Fields {
+			names = append(names, f.Name)
+		}
+		return nil, backend.Errorf(backend.CodeUsage, "the JSON object has a member that is not asked for; nothing was stored; those are: %s", strings.Join(names, ", "))
 	}
 	return input, nil
 }

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/loginhint"
+	"github.com/credresolve/credresolve/internal/statedir"
 	"github.com/credresolve/credresolve/resolver/grants"
 )
 
@@ -125,9 +128,15 @@ func (s *session) newLoginInfo(e grants.Entry) loginInfo {
 
 // knownLogins reads the index of logins, which needs neither the configuration nor the token store.
 func (a *app) knownLogins() ([]grants.Entry, error) {
-	dir := a.stateDir()
-	if dir == "" {
+	dir, err := statedir.Path(a.lookupEnv)
+	if err == nil {
+		err = statedir.Check(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if err != nil {
+		return nil, backend.Errorf(backend.CodeInvalidConfig, "the list of logins cannot be read: %v", err)
 	}
 	return grants.NewStore(grants.Config{StateDir: dir}).Logins()
 }

@@ -50,6 +50,11 @@ func Ensure(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
+	return Check(dir)
+}
+
+// Check is Ensure that makes nothing: fs.ErrNotExist where there is no dir.
+func Check(dir string) error {
 	st, err := os.Lstat(dir)
 	switch {
 	case err != nil:

@@ -16,6 +16,8 @@ var (
 	errNoState = &backend.Error{Code: backend.CodeNotFound, Reason: "there is no such login, or it ended long ago"}
 	errBusy    = &backend.Error{Code: backend.CodeUnavailable, Reason: "the login changes all the time", Remedy: "try again"}
 	errNoOwner = &backend.Error{Code: backend.CodeUnsupported, Reason: "the provider makes no successor of a login: a person logs in again"}
+	errNoLock  = &backend.Error{Code: backend.CodeInvalidConfig, Reason: "there is no directory for state, and so no lock by which processes refresh a login once",
+		Remedy: "see what is wrong with it: credresolve doctor"}
 )
 
 // command is how a person logs in for k.

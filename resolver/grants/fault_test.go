@@ -707,3 +707,19 @@ func TestStoreIsAwayDuringALogin(t *testing.T) {
 		want(t, again, "access-c4nary-2")
 	})
 }
+
+// Where neither a lock nor the store keeps processes apart, none spends a refresh token.
+func TestNothingKeepsProcessesApart(t *testing.T) {
+	t.Parallel()
+	w, i := weak{vessel(t)}, &issuer{ttl: time.Hour}
+	enter(t, open(t, w, i, grants.Config{}), i, me)
+	b := inMemory(t, w, i, grants.Config{})
+	defer b.Close()
+	want(t, b, "access-c4nary-1") // it is good still
+	fails(t, b.Refresh(t.Context(), me), backend.ErrInvalidConfig, "no directory for state", "credresolve doctor")
+	_, err := b.StartLogin(t.Context(), me, backend.LoginOptions{})
+	fails(t, err, backend.ErrInvalidConfig, "no directory for state")
+	if n := i.count(); n != 0 {
+		t.Errorf("%d exchanges", n)
+	}
+}

@@ -65,6 +65,11 @@ func (b *Backend) start(ctx context.Context, k key, o backend.LoginOptions) (*lo
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := b.inner.(backend.Refresher); ok {
+		if err := b.s.guarded(); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.sweep(); err != nil {
 		return nil, err
 	}

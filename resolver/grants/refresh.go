@@ -130,6 +130,9 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 		case !b.refreshes(r):
 			return r, false, errNoOwner
 		}
+		if err := s.guarded(); err != nil {
+			return r, false, err
+		}
 		marker := r.clone()
 		again := false
 		written := r.State == stateRefreshing && mine.is(r.Attempt) // by us, and the answer to that was lost

@@ -20,7 +20,7 @@ type Config struct {
 	// Prefix stands before the ids in the token store. Empty: credresolve.
 	Prefix string
 	// StateDir is a directory of this user for locks and for the index of logins, in which nothing is secret. Empty: there is no
-	// index, and processes share grants safely only in a Writer of backend.StrengthStore.
+	// index, and grants are refreshed only in a Writer of backend.StrengthStore, since nothing else keeps processes apart.
 	StateDir string
 	// ManyHosts is set where hosts share the token store, which must then be a Writer of backend.StrengthStore.
 	ManyHosts bool
@@ -214,6 +214,14 @@ func (s *Store) shared() bool {
 	}
 	w, err := s.open()
 	return err == nil && s.c.StateDir == "" && w.Strength() == backend.StrengthStore
+}
+
+// guarded fails where nothing keeps other processes from spending a refresh token that this one spends.
+func (s *Store) guarded() error {
+	if s.c.StateDir == "" && !s.shared() {
+		return errNoLock
+	}
+	return nil
 }
 
 // localLock is held by one goroutine of this process. It does not poll, as the lock between processes does.
