@@ -405,13 +405,32 @@ func TestServersThatMisbehave(t *testing.T) {
 		"a redirect": {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://evil.example/c4nary", http.StatusFound)
 		}, backend.ErrUnavailable, "redirects"},
-		"no JSON":      {"/.well-known/openid-configuration", say(200, "c4nary"), backend.ErrUnavailable, "JSON"},
-		"50 MB":        {"/oauth/token", say(200, `{"access_token":"`+huge+`"}`), backend.ErrUnavailable, "longer than 1 MiB"},
-		"no token":     {"/oauth/token", say(200, `{"secret":"c4nary"}`), backend.ErrUnavailable, "no token"},
-		"its own code": {"/oauth/token", say(400, `{"error":"c4nary","error_description":"c4nary"}`), backend.ErrUnavailable, ""},
-		"throttled":    {"/oauth/token", say(429, "c4nary"), backend.ErrThrottled, "too many"},
-		"down":         {"/oauth/token", say(503, "c4nary"), backend.ErrUnavailable, "503"},
-		"never":        {"/oauth/token", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); <-r.Context().Done() }, backend.ErrUnavailable, "no answer in time"},
+		"no JSON":          {"/.well-known/openid-configuration", say(200, "c4nary"), backend.ErrUnavailable, "JSON"},
+		"50 MB":            {"/oauth/token", say(200, `{"access_token":"`+huge+`"}`), backend.ErrUnavailable, "longer than 1 MiB"},
+		"no token":         {"/oauth/token", say(200, `{"secret":"c4nary"}`), backend.ErrUnavailable, "no token"},
+		"its own code":     {"/oauth/token", say(400, `{"error":"c4nary","error_description":"c4nary"}`), backend.ErrUnavailable, ""},
+		"throttled":        {"/oauth/token", say(429, "c4nary"), backend.ErrThrottled, "too many"},
+		"down":             {"/oauth/token", say(503, "c4nary"), backend.ErrUnavailable, "503"},
+		"never, discovery": {"/.well-known/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, backend.ErrUnavailable, "discovery: no answer in time"},
+		"a byte a second": {"/oauth/token", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.Copy(io.Discard, r.Body)
+			for _, one := range []byte(`{"access_token":"c4nary","token_type":"Bearer","expires_in":3600}`) {
+				_, _ = w.Write([]byte{one})
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}, backend.ErrUnavailable, "the token of the client: no answer in time"},
+		"half of it": {"/oauth/token", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, `{"access_token":"c4nary"`)
+		}, backend.ErrUnavailable, "the connection ended before the answer did"},
+		"never": {"/oauth/token", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); <-r.Context().Done() }, backend.ErrUnavailable, "no answer in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
