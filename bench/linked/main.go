@@ -1,5 +1,5 @@
-// Command linked links what credresolve links of others, the SDKs of its stores and those of its sidecar (traces and
-// sealing), and does nothing: the floor of its start-up time and memory.
+// Command linked links what credresolve links of others to speak with stores, with the sidecar's collectors of traces and
+// with OpenClaw, and does nothing: the floor of its start-up time and memory.
 package main
 
 import (
@@ -13,14 +13,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/coder/websocket"
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
+	"github.com/godbus/dbus/v5"
 	"github.com/hashicorp/vault/api"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
-// main refers to the clients of the SDKs, so that the linker keeps them, and uses them with an argument alone.
+// main refers to the operations that are in use, so that the linker keeps them, and calls them with an argument alone.
 func main() {
 	if len(os.Args) < 2 {
 		return
@@ -32,8 +34,23 @@ func main() {
 	fmt.Println(client, err)
 	cfg, err := config.LoadDefaultConfig(ctx)
 	fmt.Println(err)
-	fmt.Println(secretsmanager.NewFromConfig(cfg).GetSecretValue(ctx, nil))
-	fmt.Println(sts.NewFromConfig(cfg).GetCallerIdentity(ctx, nil))
+	secrets, tokens := secretsmanager.NewFromConfig(cfg), sts.NewFromConfig(cfg)
+	fmt.Println(secrets.GetSecretValue(ctx, nil))
+	fmt.Println(secrets.BatchGetSecretValue(ctx, nil))
+	fmt.Println(secrets.DescribeSecret(ctx, nil))
+	fmt.Println(secrets.ListSecrets(ctx, nil))
+	fmt.Println(secrets.CreateSecret(ctx, nil))
+	fmt.Println(secrets.PutSecretValue(ctx, nil))
+	fmt.Println(secrets.UpdateSecretVersionStage(ctx, nil))
+	fmt.Println(secrets.DeleteSecret(ctx, nil))
+	fmt.Println(tokens.GetCallerIdentity(ctx, nil))
+	fmt.Println(tokens.AssumeRole(ctx, nil))
+	fmt.Println(tokens.AssumeRoleWithWebIdentity(ctx, nil))
+	fmt.Println(tokens.GetSessionToken(ctx, nil))
+	bus, err := dbus.SessionBus()
+	fmt.Println(bus, err)
+	socket, _, err := websocket.Dial(ctx, os.Args[1], nil)
+	fmt.Println(socket, err)
 	_, err = oidc.NewVerifier("", &oidc.StaticKeySet{}, &oidc.Config{}).Verify(ctx, os.Args[1])
 	fmt.Println(err)
 	fmt.Println(jose.NewSigner(jose.SigningKey{}, nil))
