@@ -90,10 +90,8 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		if b.config.RequestedTokenType != "" {
 			form.Set("requested_token_type", b.config.RequestedTokenType)
 		}
-		_ = subject.Use(func(text []byte) error {
-			form.Set("subject_token", strings.TrimSpace(string(text)))
-			return nil
-		})
+		fill(form, "subject_token", subject)
+		form.Set("subject_token", strings.TrimSpace(form.Get("subject_token"))) // a file may end a line after it
 		g, refusal, err := b.exchange(ctx, step, b.scoped(form), "", nil)
 		if refusal == "invalid_grant" || refusal == "invalid_request" { // RFC 8693, 2.2.2: a subject token that is not valid
 			b.config.SubjectToken.Reject(revision)
@@ -108,6 +106,14 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		return nil, err
 	}
 	return g.Credential, nil
+}
+
+// fill puts a secret into a form.
+func fill(form url.Values, name string, secret backend.Secret) {
+	_ = secret.Use(func(text []byte) error {
+		form.Set(name, string(text))
+		return nil
+	})
 }
 
 // scoped adds to form what a token is wanted for.
@@ -141,10 +147,7 @@ func (b *Backend) Refresh(ctx context.Context, req backend.Request, have *backen
 	if b.config.Resource != "" {
 		form.Set("resource", b.config.Resource)
 	}
-	_ = have.Refresh.Use(func(text []byte) error {
-		form.Set("refresh_token", string(text))
-		return nil
-	})
+	fill(form, "refresh_token", have.Refresh)
 	g, refusal, err := b.exchange(ctx, "the refresh", form, "", have)
 	var known *backend.Error
 	if isOfClient(refusal) && errors.As(err, &known) {
@@ -181,10 +184,7 @@ func (b *Backend) revoke(ctx context.Context, token backend.Secret, hint string)
 		return errNoRevoke
 	}
 	form := url.Values{"token_type_hint": {hint}}
-	_ = token.Use(func(text []byte) error {
-		form.Set("token", string(text))
-		return nil
-	})
+	fill(form, "token", token)
 	r, err := b.post(ctx, "the revocation", s.Revocation, form)
 	if err != nil {
 		return err
@@ -215,10 +215,7 @@ func (b *Backend) ProbeCredential(ctx context.Context, _ backend.Request, have *
 func (b *Backend) introspect(ctx context.Context, address string, token backend.Secret) error {
 	const step = "the introspection"
 	form := url.Values{"token_type_hint": {"access_token"}}
-	_ = token.Use(func(text []byte) error {
-		form.Set("token", string(text))
-		return nil
-	})
+	fill(form, "token", token)
 	r, err := b.post(ctx, step, address, form)
 	if err != nil {
 		return err

@@ -1,9 +1,13 @@
 package oauth2
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/credresolve/credresolve/backend"
+)
 
 // Challenge is the S256 of RFC 7636 for its tests.
-var Challenge = challenge
+func Challenge(verifier string) string { return challenge(backend.NewSecretString(verifier)) }
 
 // Through lets b make its requests by t: for tests under a clock of their own, and for such as see each request.
 func Through(b *Backend, t http.RoundTripper) {

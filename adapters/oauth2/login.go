@@ -36,8 +36,8 @@ type login struct {
 	device   bool
 	redirect string
 	nonce    string
-	verifier string // it leaves the process at the exchange alone
-	code     string // of the device
+	verifier backend.Secret // it leaves the process at the exchange alone
+	code     backend.Secret // of the device
 	server   *server
 	life     context.Context
 	finish   context.CancelFunc
@@ -62,7 +62,7 @@ func (b *Backend) StartLogin(ctx context.Context, req backend.Request, o backend
 		return backend.LoginState{}, err
 	}
 	now := time.Now()
-	l := &login{b: b, device: b.config.Grant == grantDevice || o.Device, server: s, nonce: random(), verifier: random() + random()}
+	l := &login{b: b, device: b.config.Grant == grantDevice || o.Device, server: s, nonce: random(), verifier: backend.NewSecretString(random() + random())}
 	l.state = backend.LoginState{State: random(), Status: backend.LoginPending, Expires: now.Add(b.config.LoginTimeout)}
 	if l.device {
 		err = l.startDevice(ctx)
@@ -157,7 +157,7 @@ func (l *login) settle(status backend.LoginStatus, message string, code backend.
 	if pending {
 		l.state.Status, l.state.Message, l.state.Code, l.state.Grant, l.ended = status, message, code, g, time.Now()
 		l.state.URL, l.state.UserCode, l.state.Fields = "", "", nil
-		l.verifier, l.nonce = "", ""
+		l.verifier, l.nonce = backend.Secret{}, ""
 	}
 	listener := l.listener
 	l.listener = nil
@@ -295,8 +295,12 @@ func (l *login) startCode(o backend.LoginOptions) error {
 }
 
 // challenge is the S256 of RFC 7636, 4.2.
-func challenge(verifier string) string {
-	sum := sha256.Sum256([]byte(verifier))
+func challenge(verifier backend.Secret) string {
+	var sum [sha256.Size]byte
+	_ = verifier.Use(func(text []byte) error {
+		sum = sha256.Sum256(text)
+		return nil
+	})
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
@@ -429,11 +433,11 @@ func (l *login) answered(ctx context.Context, q url.Values) error {
 }
 
 // take exchanges the code, and ends the login.
-func (l *login) take(code, verifier, nonce string) {
+func (l *login) take(code string, verifier backend.Secret, nonce string) {
 	const step = "the exchange of the code"
-	g, _, err := l.b.exchange(l.life, step, url.Values{
-		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {l.redirect}, "code_verifier": {verifier},
-	}, nonce, nil)
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {l.redirect}}
+	fill(form, "code_verifier", verifier)
+	g, _, err := l.b.exchange(l.life, step, form, nonce, nil)
 	if err == nil && nonce != "" && g.About[aboutSubject] == "" {
 		err = l.b.garbled(step, "it gave no ID token, though openid is in scopes")
 	}
@@ -493,7 +497,7 @@ func (l *login) startDevice(ctx context.Context) error {
 	if d.Interval > 0 {
 		l.state.Interval = min(time.Duration(d.Interval)*time.Second, maxLoginTimeout)
 	}
-	l.code = d.DeviceCode
+	l.code = backend.NewSecretString(d.DeviceCode)
 	return nil
 }
 
@@ -520,9 +524,9 @@ func (l *login) ask(interval time.Duration) {
 		case <-time.After(max(interval, once)):
 		}
 		once = 0
-		g, refusal, err := l.b.exchange(l.life, "the wait for the login", url.Values{
-			"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {l.code},
-		}, "", nil)
+		form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}}
+		fill(form, "device_code", l.code)
+		g, refusal, err := l.b.exchange(l.life, "the wait for the login", form, "", nil)
 		switch {
 		case err == nil:
 			l.settle(backend.LoginSuccess, "", "", g)
