@@ -504,6 +504,18 @@ func TestLoginsOfAStateDirectoryThatIsRefused(t *testing.T) {
 	if out, _ := d.run(0, "", "whoami"); !strings.Contains(out, "form") {
 		t.Errorf("whoami prints %s", out)
 	}
+	// Nor does an entry of the list that nobody can read, or a list that is none.
+	damaged := d.write("state/credresolve/logins/damaged.json", "{")
+	if _, said := d.run(1, "", "logout", "--all"); !strings.Contains(said, "a login is not ended: "+damaged) || !strings.Contains(said, "logged out of form") {
+		t.Errorf("logout of all with a damaged entry said %s", said)
+	}
+	if err := os.RemoveAll(filepath.Join(state, "logins")); err != nil {
+		t.Fatal(err)
+	}
+	d.write("state/credresolve/logins", "")
+	if _, said := d.run(2, "", "whoami"); !strings.Contains(said, "it is no directory") {
+		t.Errorf("a list that is none: %s", said)
+	}
 }
 
 // Without a keychain, and with one that is locked, nobody is sent to a browser in vain.

@@ -230,11 +230,13 @@ func (a *app) diagnoseState() *findingsFor {
 		about = fmt.Sprintf("%s, mode %04o, this user's", dir, st.Mode().Perm())
 	}
 	out.add("directory", healthy, about, "")
-	if probe, err := os.CreateTemp(dir, ".doctor-*"); err != nil {
+	probe, err := os.CreateTemp(dir, ".doctor-*")
+	if err == nil {
+		_, err = probe.WriteString("some of a disk that may be full")
+		err = errors.Join(err, probe.Close(), os.Remove(probe.Name()))
+	}
+	if err != nil {
 		out.fail("write", backend.Errorf(backend.CodeInvalidConfig, "the state directory %s cannot be written: %s", dir, reason(err)), "make room, or let this user write to it")
-	} else {
-		_ = probe.Close()
-		_ = os.Remove(probe.Name())
 	}
 	return out
 }

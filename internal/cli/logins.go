@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/loginhint"
-	"github.com/credresolve/credresolve/internal/statedir"
 	"github.com/credresolve/credresolve/resolver/grants"
 )
 
@@ -128,13 +125,7 @@ func (s *session) newLoginInfo(e grants.Entry) loginInfo {
 
 // knownLogins reads the index of logins, which needs neither the configuration nor the token store.
 func (a *app) knownLogins() ([]grants.Entry, error) {
-	dir, err := statedir.Path(a.lookupEnv)
-	if err == nil {
-		err = statedir.Check(dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	dir, err := a.openStateDir()
 	if err != nil {
 		return nil, backend.Errorf(backend.CodeInvalidConfig, "the list of logins cannot be read: %v", err)
 	}

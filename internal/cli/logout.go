@@ -51,12 +51,11 @@ configuration.`,
 				return err
 			}
 			defer done()
-			refs, err := s.toEnd(args, all)
+			refs, errs, err := s.toEnd(args, all)
 			if err != nil {
 				return err
 			}
 			results := []loggedOut{}
-			var errs []error
 			for _, ref := range refs {
 				out, err := s.logOut(ctx, ref)
 				if stop := stopped(ctx); stop != nil {
@@ -79,28 +78,28 @@ configuration.`,
 	return cmd
 }
 
-// toEnd gives the logins that args and --all name.
-func (s *session) toEnd(args []string, all bool) ([]credref.Ref, error) {
+// toEnd gives the logins that args and --all name; damaged are those of which nobody knows whose they are.
+func (s *session) toEnd(args []string, all bool) (refs []credref.Ref, damaged []error, err error) {
 	var ref credref.Ref
 	if len(args) > 0 {
-		var err error
 		if ref, err = loginRef(args); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !all {
-			return []credref.Ref{ref}, nil
+			return []credref.Ref{ref}, nil, nil
 		}
 		if _, err := s.Backend(ref.Provider); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	entries, err := s.app.knownLogins()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var refs []credref.Ref
 	for _, e := range entries {
 		switch {
+		case e.Provider == "":
+			damaged = append(damaged, backend.Errorf(backend.CodeInternal, "a login is not ended: %s", e.Reason))
 		case len(args) > 0 && e.Provider != ref.Provider:
 		case e.Subject != (backend.Subject{}):
 			s.app.warn("%s %s: this login belongs to one subject of the sidecar, and is ended there", e.Provider, e.ID)
@@ -110,10 +109,10 @@ func (s *session) toEnd(args []string, all bool) ([]credref.Ref, error) {
 			refs = append(refs, credref.Ref{Provider: e.Provider, ID: e.ID})
 		}
 	}
-	if len(refs) == 0 {
+	if len(refs)+len(damaged) == 0 {
 		s.app.tell("nobody is logged in")
 	}
-	return refs, nil
+	return refs, damaged, nil
 }
 
 func (s *session) logOut(ctx context.Context, ref credref.Ref) (loggedOut, error) {

@@ -116,6 +116,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 	if err != nil {
 		return nil, err
 	}
+	b.s.list(ctx, r)
 	now := time.Now()
 	id := k.id(b.s.c.Prefix)
 	refused := b.s.isRefused(id, r)
@@ -390,6 +391,7 @@ func (b *Backend) Status(ctx context.Context, req backend.Request) (Entry, error
 	if err != nil {
 		return Entry{}, err
 	}
+	b.s.list(ctx, r)
 	e := r.entry()
 	if r.State == stateRefreshing {
 		id := k.id(b.s.c.Prefix)

@@ -143,7 +143,7 @@ func TestStoreIsReadOnly(t *testing.T) {
 		} else {
 			i.finish(s.State)
 			s, err = b.PollLogin(t.Context(), s.State)
-			fails(t, err, backend.ErrDenied, "the login succeeded, but what it gave is not kept yet", "read-only")
+			fails(t, err, backend.ErrDenied, "the login succeeded, but what it gave is not kept", "read-only")
 			if s.Status != backend.LoginPending {
 				t.Errorf("%+v", s)
 			}
@@ -443,6 +443,27 @@ func TestDamagedIndex(t *testing.T) {
 	logins, err := grants.NewStore(grants.Config{StateDir: dir}).Logins()
 	if err != nil || len(logins) != 3 || logins[0].Status != grants.StatusUnknown || logins[1].ID != "me" || logins[2].ID != "you" {
 		t.Error(logins, err)
+	}
+}
+
+// A login that the list does not have is listed when it is used, and when somebody asks how it stands.
+func TestListedWhenUsed(t *testing.T) {
+	t.Parallel()
+	i, dir := &issuer{}, t.TempDir()+"/state"
+	b := open(t, vessel(t), i, grants.Config{StateDir: dir})
+	enter(t, b, i, me)
+	for name, use := range map[string]func(){
+		"get":    func() { want(t, b, "access-c4nary-1") },
+		"status": func() { _, _ = b.Status(t.Context(), me) },
+	} {
+		if err := os.RemoveAll(dir + "/logins"); err != nil {
+			t.Fatal(err)
+		}
+		use()
+		logins, err := grants.NewStore(grants.Config{StateDir: dir}).Logins()
+		if err != nil || len(logins) != 1 || logins[0].ID != "me" || logins[0].Status != grants.StatusActive {
+			t.Errorf("after %s: %v %v", name, logins, err)
+		}
 	}
 }
 

@@ -113,7 +113,8 @@ func (s *Store) Logins() ([]Entry, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
-		return nil, backend.Errorf(backend.CodeInternal, "the list of logins in %s cannot be read", dir)
+		return nil, &backend.Error{Code: backend.CodeInvalidConfig, Reason: "the list of logins in " + dir + " cannot be read: it is no directory, or not this user's",
+			Remedy: "remove it, and each login is listed again when it is used"}
 	}
 	now := time.Now()
 	var out []Entry
@@ -225,6 +226,20 @@ func (s *Store) note(r *record) {
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())
+	}
+}
+
+// list puts r into the index where it is missing: the entry was removed, or somebody logged in on another host.
+func (s *Store) list(ctx context.Context, r *record) {
+	if s.c.StateDir == "" {
+		return
+	}
+	if _, err := os.Lstat(s.indexed(r.key.id(s.c.Prefix))); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	s.note(r)
+	if _, err := s.load(ctx, r.key); errors.Is(err, backend.ErrNotFound) { // a logout came in between
+		s.forget(r.key)
 	}
 }
 

@@ -243,7 +243,7 @@ func (b *Backend) settle(ctx context.Context, l *login, s backend.LoginState) (b
 	var known *backend.Error
 	if errors.As(err, &known) {
 		e := *known
-		e.Reason = "the login succeeded, but what it gave is not kept yet: " + reasonOf(known)
+		e.Reason = "the login succeeded, but what it gave is not kept: " + reasonOf(known)
 		err = &e
 	}
 	return s, err
