@@ -68,6 +68,9 @@ func (e *Entry[E, V]) SetUntil(until int64) {
 // Used reports whether a Slot of e has answered since the last call, and forgets it.
 func (e *Entry[E, V]) Used() bool { return e.life.used.Swap(false) }
 
+// WasUsed reports what Used would, and does not forget it.
+func (e *Entry[E, V]) WasUsed() bool { return e.life.used.Load() }
+
 // MarkUsed makes e as a hit does.
 func (e *Entry[E, V]) MarkUsed() { e.life.used.Store(true) }
 

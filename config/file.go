@@ -132,6 +132,9 @@ type cacheSettings struct {
 	// Idle is how long after its last use a secret is still refreshed in the background. Not set or 0: it is refreshed if it was
 	// used since it was fetched.
 	Idle *time.Duration `yaml:"idle"`
+	// Check is how often a secret that is used is looked at for a new version, at least 1s, where the store tells of that without
+	// reading it. Not set or 0: not at all.
+	Check *time.Duration `yaml:"check"`
 }
 
 type limitSettings struct {

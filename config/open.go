@@ -146,7 +146,7 @@ func (f *File) buildProvider(def *Provider, o Options, digest string, harmless b
 	out := resolver.Provider{
 		Digest: digest,
 		TTL:    orNone(def.common.Cache.TTL), MaxStale: orNone(def.common.Cache.MaxStale), NegativeTTL: orNone(def.common.Cache.NegativeTTL),
-		Idle:        orNone(def.common.Cache.Idle),
+		Idle: orNone(def.common.Cache.Idle), Check: orNone(def.common.Cache.Check),
 		IDTemplate:  def.common.IDTemplate,
 		Concurrency: limits.Concurrency, Timeout: limits.Timeout, Retries: orNone(limits.Retries),
 		Budget:  resolver.Budget{Calls: limits.Budget.Calls, Per: limits.Budget.Per},

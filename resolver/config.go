@@ -61,6 +61,11 @@ type Provider struct {
 	// Zero or negative: a value is refreshed if it was used since it was fetched. What an open Handle holds always is.
 	Idle time.Duration
 
+	// Check is how often a value that is used, as Idle says, is looked at for a new version, where the backend is a
+	// backend.Checker and gives versions: a new one is fetched at once, and nothing else is read. Zero or negative: never. Where
+	// the backend is a backend.Watcher what is used is watched, whatever Check says.
+	Check time.Duration
+
 	// Scope says which parts of a subject get credentials of their own. Empty: none, everybody shares.
 	Scope []Scope
 	// IDTemplate makes the store's id from the ref's and the subject: "users/{end_user}/{id}". The parts of the subject are
@@ -120,6 +125,7 @@ const (
 	defaultEntries     = 10_000
 	defaultBytes       = 64 << 20
 	defaultTTL         = 5 * time.Minute
+	leastCheck         = time.Second
 	defaultNegativeTTL = 5 * time.Second
 	defaultConcurrency = 32
 	defaultWorkers     = 32
@@ -147,6 +153,10 @@ func (p Provider) withDefaults() Provider {
 	p.TTL = min(orDefault(p.TTL, defaultTTL), maxTTL)
 	p.MaxStale = min(max(p.MaxStale, 0), maxTTL)
 	p.Idle = min(max(p.Idle, 0), maxTTL)
+	if p.Check > 0 {
+		p.Check = min(max(p.Check, leastCheck), maxTTL)
+	}
+	p.Check = max(p.Check, 0)
 	p.NegativeTTL = min(orDefault(p.NegativeTTL, defaultNegativeTTL), maxTTL)
 	p.Concurrency = max(orDefault(p.Concurrency, defaultConcurrency), 1)
 	if p.Timeout <= 0 {

@@ -25,6 +25,8 @@ type flight struct {
 	began   int64               // when its call went out, by the clock; set by who makes the call
 	window  *window             // of a report that refused: nil, no report began it
 	refused *backend.Credential // by that report
+	check   *entry              // that is to be looked at for a new version, and nothing fetched; it is not among the flights
+	told    bool                // the backend's watch told of a change
 
 	// Set before it has landed, not changed after.
 	entry *entry
@@ -40,6 +42,7 @@ type flight struct {
 	landed   bool
 	out      int64 // when it went out, by the clock; zero: it is queued, or waits to be tried again
 	renewed  bool  // what it brought is the same credential with a longer lease
+	outdated bool  // the backend's watch told of a change since it went out
 	quiet    bool  // nobody waits for it: what somebody waits for goes out before it
 	queued   bool
 	others   []*backend.Credential // beside what it brings, if that was refused
@@ -90,6 +93,8 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 	switch {
 	case f.p.retired:
 		f.err = errReplaced
+	case f.check != nil:
+		r.checked(f, c, err)
 	case f.detached || r.flights[k] != f:
 		if f.err = err; err == nil {
 			var rec record
@@ -106,6 +111,9 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 	default:
 		delete(r.flights, k)
 		f.entry, f.err = r.landed(f.p, f, c, err)
+		if f.outdated {
+			r.told(f.p, k)
+		}
 	}
 	if f.done != nil {
 		close(f.done)
@@ -134,8 +142,12 @@ func (r *Resolver) find(ctx context.Context, p *provider, t *target, force bool,
 				return nil, nil, rec.err
 			}
 		case now < rec.limit():
-			if now >= rec.refresh {
+			switch {
+			case now >= rec.refresh:
 				r.renewOrFetch(p, e)
+				r.schedule(e, now)
+			case rec.look > 0 && now >= rec.look && r.flights[t.key] == nil:
+				r.look(p, e, now)
 				r.schedule(e, now)
 			}
 			if rec.stale {
@@ -494,4 +506,4 @@ func circle(names []string) error {
 }
 
 // alone reports whether f cannot share a call with others.
-func (f *flight) alone() bool { return f.renew != nil || f.window != nil }
+func (f *flight) alone() bool { return f.renew != nil || f.window != nil || f.check != nil }

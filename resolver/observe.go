@@ -17,7 +17,7 @@ type Call struct {
 	// waited for it then.
 	Context  context.Context
 	Provider string
-	// Op is what was called: get, batch, renew or revoke.
+	// Op is what was called: get, batch, check, renew or revoke.
 	Op string
 	// Refs is how many secrets it was for.
 	Refs int
@@ -30,6 +30,7 @@ type Call struct {
 const (
 	OpGet    = "get"
 	OpBatch  = "batch"
+	OpCheck  = "check"
 	OpRenew  = "renew"
 	OpRevoke = "revoke"
 )

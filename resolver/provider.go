@@ -31,6 +31,7 @@ type provider struct {
 	noVersions bool
 
 	// Guarded by Resolver.mu.
+	lookout lookout
 	queue   []*flight // that callers wait for
 	quietly []*flight // that nobody waits for, and some that are in queue meanwhile
 	active  int       // calls under way
@@ -51,6 +52,7 @@ func newProvider(r *Resolver, name string, p Provider, ignoreFailures bool) *pro
 		out.maxBatch, out.noVersions = about.MaxBatch, !about.Versions
 	}
 	out.batch, _ = p.Backend.(backend.BatchGetter)
+	out.lookout = newLookout(p.Backend)
 	return out
 }
 
@@ -230,7 +232,6 @@ var errNoBatch = errors.New("no batch call")
 
 // call makes the call. What a backend's panic says is not known to be without secrets, and is lost.
 func (p *provider) call(ctx context.Context, group []*flight) (results []backend.Result, err error) {
-	p.r.count.calls.Add(1)
 	op, began := "", time.Now()
 	defer func() { // after the next, which makes an error of a panic
 		all := err
@@ -246,6 +247,14 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 			results, err = nil, backend.Errorf(backend.CodeInternal, "the backend panicked")
 		}
 	}()
+	f := group[0]
+	if f.check != nil {
+		op = OpCheck
+		p.r.count.checks.Add(1)
+		version, err := p.lookout.checker.CurrentVersion(ctx, f.target.request())
+		return []backend.Result{{Credential: &backend.Credential{Version: version}, Err: err}}, nil
+	}
+	p.r.count.calls.Add(1)
 	if len(group) > 1 {
 		op = OpBatch
 		p.r.count.batches.Add(1)
@@ -262,7 +271,6 @@ func (p *provider) call(ctx context.Context, group []*flight) (results []backend
 		}
 		return slices.Clone(results), err
 	}
-	f := group[0]
 	if f.renew != nil {
 		c, err := p.renew(ctx, f)
 		if err != nil || c != nil {
@@ -367,7 +375,7 @@ func (p *provider) settle(group []*flight, results []backend.Result, err error, 
 			delay = max(delay, d)
 			continue
 		}
-		if res.Err == nil {
+		if res.Err == nil && f.check == nil {
 			p.r.count.fetched.Add(1)
 		}
 		p.r.land(f, res.Credential, res.Err)
@@ -391,7 +399,7 @@ func (p *provider) settle(group []*flight, results []backend.Result, err error, 
 
 // retry tells how long to wait before f is tried again, if it is. Called with r.mu held.
 func (p *provider) retry(f *flight, err error) (time.Duration, bool) {
-	if !unavailable(err) || p.retired || f.tries >= p.Retries {
+	if !unavailable(err) || p.retired || f.tries >= p.Retries || f.check != nil {
 		return 0, false
 	}
 	if f.backoff == nil {

@@ -24,6 +24,7 @@ type record struct {
 	noStale bool  // the store was heard, and did not confirm it
 	due     bool  // the time for a successor has come, and watchers were told
 	refresh int64 // when to fetch a successor
+	look    int64 // when to see that a new version is noticed; zero: not by a look
 	used    int64 // when it was last found to have been read, or a caller had it fetched; zero: never
 	length  time.Duration
 	window  *window // nil: no value was refused where it was used
@@ -139,6 +140,7 @@ func (r *Resolver) newRecord(f *flight, c *backend.Credential, old *entry, now i
 		}
 	}
 	rec.refresh = now + int64(min(max(wait, leastRefresh), life))
+	rec.look = p.firstLook(t, c, now)
 	return rec, nil
 }
 
@@ -232,7 +234,7 @@ func (r *Resolver) renewOrFetch(p *provider, e *entry) {
 // toStale puts a record in place of e's that is served as stale. Called with r.mu held.
 func (r *Resolver) toStale(e *entry, now int64, err error) *entry {
 	rec := e.Payload
-	rec.stale, rec.place = true, 0
+	rec.stale, rec.place, rec.look = true, 0, 0 // its refresh tells what there is
 	out := r.install(rec, now)
 	r.publish(&out.Payload, EventStale, err)
 	return out
@@ -266,7 +268,7 @@ func (r *Resolver) landed(p *provider, f *flight, c *backend.Credential, err err
 		return nil, err
 	}
 	rec := &old.Payload
-	rec.due, rec.halted = false, false
+	rec.due, rec.halted, rec.look = false, false, 0
 	switch code := backend.CodeOf(err); {
 	case code == backend.CodeNotFound:
 		delete(r.kept, k)
@@ -375,4 +377,7 @@ func (r *Resolver) succeed(p *provider, f *flight, old *entry, rec record, now i
 
 func (r *Resolver) installNegative(p *provider, f *flight, err error, now int64) {
 	r.install(record{err: err, target: f.target, got: f.began, fresh: now + int64(p.NegativeTTL)}, now)
+	if k := f.target.key; k.version == "" && r.pins[k] != nil {
+		p.watch(f.target) // it may come
+	}
 }

@@ -193,6 +193,7 @@ func (r *Resolver) retire(p *provider) {
 		r.land(f, nil, errReplaced)
 	}
 	p.queue, p.quietly = nil, nil
+	p.lookout.stop()
 	var served, flying []key
 	for k := range r.flights {
 		if k.provider == p.name {
@@ -487,7 +488,7 @@ func (r *Resolver) Source(ref credref.Ref) backend.Source {
 
 // counters are what Stats shows.
 type counters struct {
-	misses, negative, stale, shared, calls, batches, fetched, retries, failed, refreshes, renewals atomic.Uint64
+	misses, negative, stale, shared, calls, batches, fetched, retries, failed, refreshes, renewals, checks atomic.Uint64
 }
 
 // Stats are counts since New. Hits are not among them: counting would cost what they cost.
@@ -503,6 +504,7 @@ type Stats struct {
 	Retries       uint64
 	Refreshes     uint64 // fetches that nobody waited for when they began
 	Renewals      uint64 // of leases
+	Checks        uint64 // looks for a new version, which read no secret
 	Entries       int    // secrets in the cache
 	Bytes         int64  // their size
 	Evicted       uint64 // secrets that left to make room
@@ -524,7 +526,7 @@ func (r *Resolver) Stats() Stats {
 		Misses: r.count.misses.Load(), NegativeHits: r.count.negative.Load(), StaleHits: r.count.stale.Load(), Shared: r.count.shared.Load(),
 		Calls: r.count.calls.Load(), BatchCalls: r.count.batches.Load(), Fetched: r.count.fetched.Load(),
 		Failed: r.count.failed.Load(), Retries: r.count.retries.Load(), Refreshes: r.count.refreshes.Load(),
-		Renewals: r.count.renewals.Load(), Entries: size.Entries, Bytes: size.Bytes, Evicted: size.Evicted,
+		Renewals: r.count.renewals.Load(), Checks: r.count.checks.Load(), Entries: size.Entries, Bytes: size.Bytes, Evicted: size.Evicted,
 		OpenHandles: handles, FetchesUnder: flights, ActiveWatches: int(r.hub.watching.Load()),
 	}
 }

@@ -80,10 +80,17 @@ func (r *Resolver) schedule(e *entry, now int64) {
 	case r.flights[rec.target.key] != nil:
 		e.SetUntil(rec.limit())
 	default:
-		e.SetUntil(min(rec.refresh, rec.limit()))
+		until := min(rec.refresh, rec.limit())
 		if rec.refresh > now {
 			next = min(next, rec.refresh)
 		}
+		if rec.look > 0 { // where it is over, since nobody used it, the next hit has it looked at
+			until = min(until, rec.look)
+			if rec.look > now {
+				next = min(next, rec.look)
+			}
+		}
+		e.SetUntil(until)
 	}
 	r.agenda.set(e, next)
 	r.arm(now)
@@ -147,7 +154,12 @@ func (r *Resolver) attendTo(e *entry, now int64) {
 			p.dispatch()
 		}
 		return
-	case rec.cred == nil, now < min(rec.refresh, rec.end()):
+	case rec.cred == nil:
+	case now < min(rec.refresh, rec.end()):
+		if p != nil && rec.look > 0 && now >= rec.look && r.flights[k] == nil && r.inUse(p, e, now) {
+			r.look(p, e, now)
+			p.dispatch()
+		}
 	case r.flights[k] == nil:
 		r.expiring(rec)
 		if p != nil && r.wanted(p, e, now) && !rec.halted {

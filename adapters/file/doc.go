@@ -22,5 +22,6 @@
 //
 // # Capabilities
 //
-// Batch (one reading for all ids), probe, check (by the file's identity, size and times), list.
+// Batch (one reading for all ids), probe, check (by the file's identity, size and times), list, watch (by events of the
+// directory; a directory above it that is replaced is noticed by the time of a value alone).
 package file

@@ -22,6 +22,7 @@ var (
 	errName    = backend.Errorf(backend.CodeInvalidID, `the id is not the name of a file in the directory: it is empty, starts with "..", or holds a slash`)
 	errNoKey   = backend.Errorf(backend.CodeNotFound, "the file has no such key")
 	errNested  = &backend.Error{Code: backend.CodeNotFound, Reason: "the file has no such key at its top", Remedy: `for a key within another start the id with "/"`}
+	errNoWatch = backend.Errorf(backend.CodeUnavailable, "the file's directory cannot be watched, or not any more")
 	errKeys    = backend.Errorf(backend.CodeUnavailable, "the mounted files changed while they were read")
 )
 

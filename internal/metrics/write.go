@@ -167,6 +167,7 @@ func (m *Metrics) writeResolver(x *exposition, set *names, s *source) {
 	x.total("fetch_retries_total", "Fetches that were tried again.", stats.Retries)
 	x.total("refreshes_total", "Fetches that nobody waited for when they began.", stats.Refreshes)
 	x.total("renewals_total", "Leases that were renewed.", stats.Renewals)
+	x.total("checks_total", "Looks for a new version, which read no secret.", stats.Checks)
 
 	all := s.Providers()
 	all = slices.DeleteFunc(slices.Clone(all), func(p resolver.ProviderState) bool { return set.providers[p.Name] == nil })
