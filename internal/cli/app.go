@@ -317,8 +317,10 @@ func (a *app) writeJSON(v any) error {
 	if err := enc.Encode(v); err != nil {
 		return backend.Errorf(backend.CodeInternal, "the answer cannot be written as JSON")
 	}
+	text := printableJSON(out.Bytes())
+	defer clear(text)
 	defer clear(out.Bytes())
-	return a.write(out.Bytes())
+	return a.write(text)
 }
 
 // reason is why the system refused, without the paths and arguments that the errors of package os repeat.

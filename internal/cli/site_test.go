@@ -1,6 +1,11 @@
 package cli
 
-import "testing"
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+)
 
 func TestLooksSecret(t *testing.T) {
 	t.Parallel()
@@ -35,6 +40,27 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := printable(in); got != want {
 			t.Errorf("printable(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// JSON that goes to a terminal moves no cursor either, and means what it meant.
+func TestPrintableJSON(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"plain ü\n", "\x1b[2K\u009b2J\x7f", "a\u202eb\u200b", "\U000e0041\U0001f600", "\ufffd", "\xff"} {
+		var whole bytes.Buffer
+		enc := json.NewEncoder(&whole)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(map[string]string{"a": text, "b": "ü"}); err != nil {
+			t.Fatal(err)
+		}
+		got := printableJSON(whole.Bytes())
+		if bytes.ContainsFunc(got, strange) {
+			t.Errorf("%q: %q has a character that a terminal acts on", text, got)
+		}
+		var back map[string]string
+		if err := json.Unmarshal(got, &back); err != nil || back["a"] != strings.ToValidUTF8(text, "\ufffd") || back["b"] != "ü" {
+			t.Errorf("%q reads back as %q, %v", text, back, err)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -22,7 +24,6 @@ import (
 // printable gives s with every character that a terminal acts on, or that changes the order of others, as an escape. Line
 // feeds stay.
 func printable(s string) string {
-	strange := func(c rune) bool { return c != '\n' && !unicode.IsPrint(c) || c == unicode.ReplacementChar }
 	if strings.IndexFunc(s, strange) < 0 {
 		return s
 	}
@@ -35,6 +36,27 @@ func printable(s string) string {
 		}
 	}
 	return b.String()
+}
+
+func strange(c rune) bool { return c != '\n' && !unicode.IsPrint(c) || c == unicode.ReplacementChar }
+
+// printableJSON is printable of JSON text, which means the same after it.
+func printableJSON(text []byte) []byte {
+	if !bytes.ContainsFunc(text, strange) {
+		return text
+	}
+	out := make([]byte, 0, 2*len(text))
+	for len(text) > 0 {
+		c, n := utf8.DecodeRune(text)
+		if text = text[n:]; !strange(c) {
+			out = utf8.AppendRune(out, c)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, c) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // confirm asks a question that only y or yes affirms. It fails where there is nobody to ask; instead is what to do then.
