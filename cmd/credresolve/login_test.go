@@ -471,6 +471,23 @@ func TestLoginMistakes(t *testing.T) {
 	}
 }
 
+// Who adds providers at the same time loses none.
+func TestProvidersAddedTogether(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "")
+	var all []*command
+	for i := range 8 {
+		all = append(all, d.start("provider", "add", fmt.Sprintf("g%d", i), "--template", "github", "--client-id", "x"))
+	}
+	for _, r := range all {
+		r.ends(0)
+	}
+	text, err := os.ReadFile(filepath.Join(d.dir, "credresolve.yaml"))
+	if n := strings.Count(string(text), "kind: oauth2"); err != nil || n != len(all) {
+		t.Errorf("%d providers of %d are there: %v", n, len(all), err)
+	}
+}
+
 // A state directory that cannot be used hides no login: what needs it says so.
 func TestLoginsOfAStateDirectoryThatIsRefused(t *testing.T) {
 	t.Parallel()

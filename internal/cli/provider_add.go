@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/credresolve/credresolve/config"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/staged"
+	"github.com/credresolve/credresolve/internal/statedir"
 )
 
 // template is a provider of kind oauth2 for a service. In its text {name} stands for a value that is given.
@@ -114,7 +116,9 @@ The id of the client is that which the service gave. A secret is not taken from 
 			if err != nil {
 				return err
 			}
-			if err := a.addProvider(path, args[0], entry, dry); err != nil || dry {
+			ctx, cancel := a.bounded(cmd.Context())
+			defer cancel()
+			if err := a.addProvider(ctx, path, args[0], entry, dry); err != nil || dry {
 				return err
 			}
 			a.tell("%s: added %s; what the service needs: %s", shown(path), args[0], t.register)
@@ -152,7 +156,7 @@ func fill(name, client string, set []string) (string, template, error) {
 		}
 		values[key] = value
 	}
-	out := t.text
+	var places []string
 	for _, key := range append([]string{"client_id"}, t.needs...) {
 		v := values[key]
 		switch {
@@ -160,6 +164,8 @@ func fill(name, client string, set []string) (string, template, error) {
 			return "", t, &backend.Error{Code: backend.CodeUsage, Reason: "the template needs --client-id", Remedy: "register at " + t.register}
 		case v == "":
 			return "", t, &backend.Error{Code: backend.CodeUsage, Reason: "the template needs --set " + key + "=…", Remedy: "register at " + t.register}
+		case key == "client_id" && strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }): // RFC 6749, appendix A.1
+			return "", t, backend.Errorf(backend.CodeUsage, "the id of a client has printable characters of ASCII alone")
 		case key == "client_secret" && !strings.HasPrefix(v, credref.Scheme+"://"):
 			return "", t, &backend.Error{Code: backend.CodeUsage, Reason: "a secret is not taken from the arguments",
 				Remedy: "store it with: credresolve put cred://PROVIDER/ID, and give that reference"}
@@ -173,15 +179,22 @@ func fill(name, client string, set []string) (string, template, error) {
 			}
 			v = string(quoted)
 		}
-		out = strings.ReplaceAll(out, "{"+key+"}", v)
+		places = append(places, "{"+key+"}", v)
 	}
-	return out, t, nil
+	return strings.NewReplacer(places...).Replace(t.text), t, nil
 }
 
 // addProvider writes a provider into the file at path, or prints it.
-func (a *app) addProvider(path, name, entry string, dry bool) error {
+func (a *app) addProvider(ctx context.Context, path, name, entry string, dry bool) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
+	}
+	if state := a.stateDir(); state != "" { // without, what another wrote meanwhile is only nearly always seen
+		unlock, err := statedir.Lock(ctx, state, "config")
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
 	file, err := config.Load(path, a.kinds)
 	if err != nil {
