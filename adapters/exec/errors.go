@@ -64,26 +64,6 @@ var runs = map[process.Failure]backend.Code{
 	process.Broken:      backend.CodeUnavailable,
 }
 
-// files is what the state of the program's file means; safefile has the texts. A program that is not there is not a secret
-// that is not there.
-var files = map[safefile.Problem]backend.Code{
-	safefile.NotFound:      backend.CodeUnavailable,
-	safefile.NoAccess:      backend.CodeDenied,
-	safefile.BadPath:       backend.CodeInvalidConfig,
-	safefile.Symlink:       backend.CodeDenied,
-	safefile.Directory:     backend.CodeInvalidConfig,
-	safefile.NotADirectory: backend.CodeInvalidConfig,
-	safefile.Special:       backend.CodeDenied,
-	safefile.Owner:         backend.CodeDenied,
-	safefile.Mode:          backend.CodeDenied,
-	safefile.Parent:        backend.CodeDenied,
-	safefile.NotExecutable: backend.CodeDenied,
-	safefile.Outside:       backend.CodeDenied,
-	safefile.Checksum:      backend.CodeDenied,
-	safefile.Changed:       backend.CodeUnavailable,
-	safefile.Broken:        backend.CodeUnavailable,
-}
-
 // remedies says what to do about some failures of a run.
 var remedies = map[process.Failure]string{
 	process.Exit:    "run it by hand to see its messages, which are not shown here",
@@ -100,7 +80,11 @@ func translate(command string, err error) error {
 	var answer *execproto.Error
 	switch {
 	case errors.As(err, &file):
-		return &backend.Error{Code: codeIn(files, file.Problem), Reason: "the program " + file.Path + " " + file.Reason, Remedy: file.Remedy}
+		code := file.Problem.Code()
+		if code == backend.CodeNotFound { // a program that is not there is not a secret that is not there
+			code = backend.CodeUnavailable
+		}
+		return &backend.Error{Code: code, Reason: "the program " + file.Path + " " + file.Reason, Remedy: file.Remedy}
 	case errors.As(err, &run):
 		return &backend.Error{Code: codeIn(runs, run.Failure), Reason: fmt.Sprintf("%s: %v", command, run), Remedy: remedies[run.Failure]}
 	case errors.As(err, &answer) && answer.Problem == execproto.TooBig:

@@ -26,33 +26,11 @@ var (
 	errKeys    = backend.Errorf(backend.CodeUnavailable, "the mounted files changed while they were read")
 )
 
-// fileCodes is what a file's problem means; safefile has the texts.
-var fileCodes = map[safefile.Problem]backend.Code{
-	safefile.NotFound:      backend.CodeNotFound,
-	safefile.NoAccess:      backend.CodeDenied,
-	safefile.BadPath:       backend.CodeInvalidConfig,
-	safefile.Symlink:       backend.CodeDenied,
-	safefile.HardLink:      backend.CodeDenied,
-	safefile.Directory:     backend.CodeInvalidConfig,
-	safefile.NotADirectory: backend.CodeInvalidConfig,
-	safefile.Special:       backend.CodeDenied,
-	safefile.Owner:         backend.CodeDenied,
-	safefile.Mode:          backend.CodeDenied,
-	safefile.Parent:        backend.CodeDenied,
-	safefile.TooBig:        backend.CodeInvalidConfig,
-	safefile.Changed:       backend.CodeUnavailable,
-	safefile.Broken:        backend.CodeUnavailable,
-}
-
 // fileError translates an error of safefile.
 func (b *Backend) fileError(err error) error {
 	var e *safefile.Error
 	if err == nil || !errors.As(err, &e) {
 		return err // nil, or the context's
-	}
-	code, ok := fileCodes[e.Problem]
-	if !ok {
-		code = backend.CodeInternal
 	}
 	remedy := e.Remedy
 	switch e.Problem {
@@ -69,7 +47,7 @@ func (b *Backend) fileError(err error) error {
 			remedy += ", or where a container's runtime mounted it set layout: docker or kubernetes"
 		}
 	}
-	return &backend.Error{Code: code, Reason: e.Path + " " + e.Reason, Remedy: remedy}
+	return &backend.Error{Code: e.Problem.Code(), Reason: e.Path + " " + e.Reason, Remedy: remedy}
 }
 
 func errUnknown(setting, value string, known []string) error {

@@ -1,5 +1,7 @@
 package safefile
 
+import "github.com/credresolve/credresolve/backend"
+
 // Problem is what is wrong with a file.
 type Problem string
 
@@ -23,6 +25,21 @@ const (
 	Checksum      Problem = "checksum"       // another content than the pinned one
 	Broken        Problem = "broken"         // an error of the file system
 )
+
+// Code is what p means for the secret that was to be read from the file.
+func (p Problem) Code() backend.Code {
+	switch p {
+	case NotFound:
+		return backend.CodeNotFound
+	case NoAccess, Symlink, HardLink, Special, Owner, Mode, Parent, NotExecutable, Outside, Checksum:
+		return backend.CodeDenied
+	case BadPath, Directory, NotADirectory, TooBig:
+		return backend.CodeInvalidConfig
+	case Changed, Broken:
+		return backend.CodeUnavailable
+	}
+	return backend.CodeInternal
+}
 
 // Error tells why a file is refused. Its text is one line in lower case and starts with the path.
 type Error struct {
