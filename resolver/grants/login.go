@@ -95,12 +95,18 @@ func (b *Backend) start(ctx context.Context, k key, o backend.LoginOptions) (*lo
 	return l, nil
 }
 
+// gone reports whether the login ended long ago.
+func (l *login) gone() bool {
+	at := l.ended.Load()
+	return at != nil && time.Since(*at) > keptLogin
+}
+
 // sweep forgets the logins that ended long ago.
 func (b *Backend) sweep() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for state, l := range b.logins {
-		if at := l.ended.Load(); at != nil && time.Since(*at) > keptLogin {
+		if l.gone() {
 			delete(b.logins, state)
 		}
 	}
@@ -147,7 +153,7 @@ func (b *Backend) follow(l *login, s backend.LoginState) {
 func (b *Backend) login(state string) (*login, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l := b.logins[state]; l != nil {
+	if l := b.logins[state]; l != nil && !l.gone() {
 		return l, nil
 	}
 	return nil, errNoState
