@@ -160,6 +160,23 @@ func TestCheck(t *testing.T) {
 	fails(t, err, backend.CodeUnavailable, "the check at")
 }
 
+// A check that is never answered ends, and leaves the login as it was: what was entered may be good.
+func TestCheckWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer service.Close()
+	b := open(t, static.Config{Check: static.Check{URL: service.URL, Headers: map[string]string{"X-Key": "{value}"}, Timeout: 50 * time.Millisecond}})
+	s, err := b.StartLogin(t.Context(), account, backend.LoginOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.SubmitLogin(t.Context(), s.State, entered("value", "sk-"+canary))
+	fails(t, err, backend.CodeUnavailable, "no answer in time")
+	if now, err := b.PollLogin(t.Context(), s.State); err != nil || now.Status != backend.LoginPending || now.Grant != nil {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
+
 // A header of an optional field that was left empty is not sent.
 func TestCheckWithoutAnOptionalField(t *testing.T) {
 	t.Parallel()
