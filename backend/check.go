@@ -8,7 +8,8 @@ import (
 // Checker is a Backend that can cheaply tell the current version of a secret, without reading the secret.
 type Checker interface {
 	Backend
-	// CurrentVersion gives what Get would give as Credential.Version now. It fails as Get would.
+	// CurrentVersion gives what Get would give as Credential.Version now. It fails as Get would, or with ErrUnsupported where it
+	// cannot tell: then the resolver does not ask again before it has read the secret.
 	CurrentVersion(ctx context.Context, req Request) (string, error)
 }
 

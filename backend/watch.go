@@ -13,6 +13,9 @@ type Watcher interface {
 	// error. It is level-triggered: several changes may be told as one, but after the last change comes a call. It
 	// calls changed once for each request when the watch is in place, so that who fetches then misses nothing.
 	// changed is not called concurrently and must not block.
+	//
+	// The resolver watches all that is in use by one Watch for each provider, which begins anew when that becomes more. One that
+	// ends with an error is begun again after a pause, but for ErrUnsupported.
 	Watch(ctx context.Context, reqs []Request, changed func(Request)) error
 }
 

@@ -36,6 +36,9 @@ func (h *Handle) Get(ctx context.Context) (*Value, error) {
 // Ref is what the handle was made of.
 func (h *Handle) Ref() credref.Ref { return h.ref }
 
+// String is the ref: what prints a handle does not read what others write meanwhile.
+func (h *Handle) String() string { return h.ref.String() }
+
 // pin is what open handles keep in use.
 type pin struct {
 	handles int
