@@ -816,6 +816,29 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// A backend that does not heed its context holds up the end of a program for five seconds, which is told.
+func TestCloseOfADeafBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deaf := &closing{flaky: &flaky{get: func(context.Context, backend.Request) (*backend.Credential, error) {
+			time.Sleep(time.Minute)
+			return plain("late"), nil
+		}}}
+		r, err := New(Config{Providers: map[string]Provider{"p": {Backend: deaf, Timeout: time.Hour}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go r.Resolve(context.Background(), ref("k"))
+		time.Sleep(time.Second)
+		began := time.Now()
+		err = r.Close()
+		wantCode(t, err, backend.CodeInternal)
+		if waited := time.Since(began); waited != closePatience || deaf.closed.Load() != 1 || !strings.Contains(err.Error(), "did not return") {
+			t.Errorf("after %v, closed %d times: %v", waited, deaf.closed.Load(), err)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 type closing struct {
 	*flaky
 	closed atomic.Int64
