@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/credresolve/credresolve/internal/openclawtest"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -21,7 +22,7 @@ import (
 // refuse, say the same of the same owners, and give the same values at the same places.
 func TestRuntimeIsThatOfOpenClaw(t *testing.T) {
 	t.Parallel()
-	theirs := startScript(t, "testdata/activate.mjs")
+	theirs := openclawtest.StartScript(t, "testdata/activate.mjs")
 	published, refused, stale, cold := 0, 0, 0, 0
 	for i := range uint64(150) {
 		s := newSequence(t, i)
@@ -35,7 +36,7 @@ func TestRuntimeIsThatOfOpenClaw(t *testing.T) {
 				Events   []string
 				Config   any
 			}
-			theirs.question(t, map[string]any{"config": s.config, "env": s.env, "fresh": step == 0}, &them)
+			theirs.Ask(t, map[string]any{"config": s.config, "env": s.env, "fresh": step == 0}, &them)
 			report, err := s.activate(t)
 			if them.OK != (err == nil) {
 				t.Fatalf("%d.%d: OpenClaw says %t, %s; we %v\n%s", i, step, them.OK, them.Error, err, s)

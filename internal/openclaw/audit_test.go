@@ -3,19 +3,18 @@
 package openclaw
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/credresolve/credresolve/internal/openclawtest"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -240,30 +239,7 @@ func (c auditCase) check(t *testing.T, dir string, r *AuditReport) {
 // The same homes, audited by OpenClaw itself: the reports are equal but for what the cases say.
 func TestAuditIsOpenClawsOwn(t *testing.T) {
 	t.Parallel()
-	install := installed(t)
-	script, err := filepath.Abs("testdata/audit.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(install, "node", "bin", "node"), script, filepath.Join(install, "node_modules", "openclaw", "dist"))
-	cmd.Dir, cmd.Stderr = t.TempDir(), os.Stderr
-	cmd.Env = []string{"HOME=" + cmd.Dir, "OPENCLAW_STATE_DIR=" + filepath.Join(cmd.Dir, "state"), "PATH=" + os.Getenv("PATH")}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	answers := bufio.NewReader(out)
+	openclaw := openclawtest.StartScript(t, "testdata/audit.mjs")
 	for _, c := range auditCases {
 		t.Run(c.name, func(t *testing.T) {
 			dir := c.make(t)
@@ -276,23 +252,13 @@ func TestAuditIsOpenClawsOwn(t *testing.T) {
 			for agent, store := range c.profiles {
 				profiles[agent] = json.RawMessage(store)
 			}
-			question, err := json.Marshal(map[string]any{"env": env, "allowExec": c.exec, "store": c.store, "profiles": profiles})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := in.Write(append(question, '\n')); err != nil {
-				t.Fatal(err)
-			}
-			line, err := answers.ReadBytes('\n')
-			if err != nil {
-				t.Fatal(err)
-			}
 			var theirs struct {
 				AuditReport
 				Error string
 			}
-			if err := json.Unmarshal(line, &theirs); err != nil || theirs.Error != "" {
-				t.Fatalf("%v: %s", err, line)
+			openclaw.Ask(t, map[string]any{"env": env, "allowExec": c.exec, "store": c.store, "profiles": profiles}, &theirs)
+			if theirs.Error != "" {
+				t.Fatal(theirs.Error)
 			}
 			if n := starts(dir); n > 1 {
 				t.Logf("OpenClaw started the program %d times", n)

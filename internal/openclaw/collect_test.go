@@ -3,96 +3,29 @@
 package openclaw
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/credresolve/credresolve/internal/openclawtest"
 	"github.com/credresolve/credresolve/secretref"
 )
 
-// collector is OpenClaw's own code, which is asked line by line.
-type collector struct {
-	in  io.Writer
-	out *bufio.Reader
-}
+// collector is OpenClaw's own code, which collects what a document refers to.
+type collector struct{ *openclawtest.Script }
 
 type collected struct {
 	Path, Key, Owner, Expected, Digest string
 	Strict, Off                        bool
 }
 
-func startCollector(t *testing.T) *collector {
-	t.Helper()
-	return startScript(t, "testdata/collect.mjs")
-}
-
-// startScript starts a script over OpenClaw's own code.
-func startScript(t *testing.T, name string) *collector {
-	t.Helper()
-	install := installed(t)
-	script, err := filepath.Abs(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(install, "node", "bin", "node"), script, filepath.Join(install, "node_modules", "openclaw", "dist"))
-	cmd.Env = []string{"HOME=" + home, "OPENCLAW_STATE_DIR=" + filepath.Join(home, "state"), "PATH=" + os.Getenv("PATH")}
-	cmd.Dir, cmd.Stderr = home, os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	return &collector{in, bufio.NewReader(out)}
-}
-
-// line puts one question and gives the line that answers it.
-func (c *collector) line(t *testing.T, question any) []byte {
-	t.Helper()
-	line, err := json.Marshal(question)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.in.Write(append(line, '\n')); err != nil {
-		t.Fatal(err)
-	}
-	said, err := c.out.ReadBytes('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	return said
-}
-
-func (c *collector) question(t *testing.T, question, answer any) {
-	t.Helper()
-	said := c.line(t, question)
-	if err := json.Unmarshal(said, answer); err != nil {
-		t.Fatalf("OpenClaw says %s: %v", said, err)
-	}
-}
-
 // ask gives what OpenClaw collects; false when it refuses the document.
-func (c *collector) ask(t *testing.T, document any, env map[string]string) ([]collected, bool) {
+func (c collector) ask(t *testing.T, document any, env map[string]string) ([]collected, bool) {
 	t.Helper()
-	said := c.line(t, map[string]any{"config": document, "env": env})
+	said := c.Line(t, map[string]any{"config": document, "env": env})
 	var list []collected
 	if json.Unmarshal(said, &list) != nil {
 		return nil, false
@@ -113,7 +46,7 @@ func collects(path string) bool {
 }
 
 // compare holds our targets of a document against OpenClaw's, and gives the digests of both.
-func (c *collector) compare(t *testing.T, document any, env map[string]string) (ours, theirs map[string]string) {
+func (c collector) compare(t *testing.T, document any, env map[string]string) (ours, theirs map[string]string) {
 	t.Helper()
 	theirList, ok := c.ask(t, document, env)
 	if !ok {
@@ -166,7 +99,7 @@ func (c *collector) compare(t *testing.T, document any, env map[string]string) (
 // does, so that nothing is kept that OpenClaw would not keep.
 func TestTargetsAreThoseOfOpenClaw(t *testing.T) {
 	t.Parallel()
-	c := startCollector(t)
+	c := collector{openclawtest.StartScript(t, "testdata/collect.mjs")}
 	for _, tt := range targetCases {
 		env := make(map[string]string)
 		for _, name := range tt.env {

@@ -8,23 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/credresolve/credresolve/internal/openclawtest"
 	"github.com/credresolve/credresolve/secretref"
 )
 
 // installed is the folder of the OpenClaw that the tests install; the test skips visibly where there is none.
-func installed(t *testing.T) string {
-	t.Helper()
-	program := os.Getenv("CREDRESOLVE_OPENCLAW") // as scripts/openclaw-setup.sh prints it
-	if program == "" {
-		t.Skip("SKIP: CREDRESOLVE_OPENCLAW names no OpenClaw, so it is not asked")
-	}
-	return filepath.Dir(program)
-}
-
 // TestSurfacesAreThoseOfOpenClaw compares the table with the list that the client is published with.
 func TestSurfacesAreThoseOfOpenClaw(t *testing.T) {
 	t.Parallel()
-	b, err := os.ReadFile(filepath.Join(installed(t), "node_modules", "openclaw", "docs", "reference", "secretref-user-supplied-credentials-matrix.json"))
+	b, err := os.ReadFile(filepath.Join(openclawtest.Install(t), "node_modules", "openclaw", "docs", "reference", "secretref-user-supplied-credentials-matrix.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
