@@ -3,9 +3,12 @@
 package process
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,4 +35,31 @@ func endOf(state *os.ProcessState) error {
 		return &Error{Failure: Signal, Status: int(status.Signal()), Name: unix.SignalName(status.Signal())}
 	}
 	return &Error{Failure: Exit, Status: state.ExitCode()}
+}
+
+// waiting reads what is in a pipe already; the pipe ends where it would have to wait.
+type waiting struct{ pipe *os.File }
+
+func (w waiting) Read(p []byte) (n int, err error) {
+	_ = w.pipe.SetReadDeadline(time.Time{}) // one that has passed would let nothing be read
+	conn, err := w.pipe.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		for {
+			if n, failed = unix.Read(int(fd), p); !errors.Is(failed, unix.EINTR) {
+				return true
+			}
+		}
+	})
+	switch err := errors.Join(err, failed); {
+	case n > 0:
+		return n, nil
+	case err == nil || errors.Is(err, unix.EAGAIN):
+		return 0, io.EOF
+	default:
+		return 0, err
+	}
 }

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -69,3 +70,8 @@ func (c *child) reap() (*os.ProcessState, error) {
 
 // endOf gives the Error of a program that did not end with status 0.
 func endOf(state *os.ProcessState) error { return &Error{Failure: Exit, Status: state.ExitCode()} }
+
+// waiting would read what is in a pipe already. Reads of a pipe have no deadline here, and end when it is closed alone.
+type waiting struct{ pipe *os.File }
+
+func (waiting) Read([]byte) (int, error) { return 0, io.EOF }

@@ -46,9 +46,11 @@ const DefaultGrace = 300 * time.Millisecond
 const (
 	// cancelGrace is short, because the caller waits for us and wants to be gone.
 	cancelGrace = 50 * time.Millisecond
-	// drainTime is how long output is read after the program and its group have ended. Only a descendant that left the group
-	// can hold it open.
+	// drainTime is how long the end of the output is awaited after the program and its group have ended. Only a descendant that
+	// left the group can hold it open.
 	drainTime = 100 * time.Millisecond
+	// pipeSize is the most that a pipe holds (pipe-max-size, pipe(7)).
+	pipeSize = 1 << 20
 	// killTime is how long a killed program may take to be gone.
 	killTime = 500 * time.Millisecond
 	// A program that somebody is just writing cannot be executed (ETXTBSY), also when that is merely a fork elsewhere in this
@@ -85,7 +87,7 @@ type run struct {
 type stream struct {
 	from *os.File
 	keep bool
-	out  []byte
+	out  []byte // its buffer; what was read, once done is closed
 	err  error
 	done chan struct{}
 }
@@ -136,8 +138,12 @@ func (r *run) run(ctx context.Context) ([]byte, error) {
 
 	stdout := &stream{from: stdoutR, keep: true, done: make(chan struct{})}
 	stderr := &stream{from: stderrR, done: make(chan struct{})}
-	go r.read(stdout)
-	go r.read(stderr)
+	for _, s := range []*stream{stdout, stderr} {
+		go func() {
+			defer close(s.done)
+			r.read(s, s.from)
+		}()
+	}
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -172,9 +178,7 @@ func (r *run) run(ctx context.Context) ([]byte, error) {
 		case <-s.done:
 		case <-drained.C:
 			drained.Reset(0)
-			_ = s.from.SetReadDeadline(time.Now()) // ends a read under way where closing would wait for it
-			_ = s.from.Close()
-			<-s.done
+			r.cut(s)
 		}
 	}
 	switch {
@@ -294,20 +298,19 @@ func (r *run) over() bool { return r.MaxOutput > 0 && r.written.Load() > r.MaxOu
 // firstBuffer is the size at which a stream's buffer starts; it doubles.
 const firstBuffer = 4096
 
-// read reads s to its end and keeps it if it is to be kept. It reads on after a flood, so that a program is not blocked in a
-// write while it is asked to end, but keeps nothing of that.
-func (r *run) read(s *stream) {
-	defer close(s.done)
-	buf := make([]byte, firstBuffer)
-	n := 0
+// read reads from to its end, and appends it to s if it is to be kept. It reads on after a flood, so that a program is not
+// blocked in a write while it is asked to end, but keeps nothing of that.
+func (r *run) read(s *stream, from io.Reader) {
+	n := len(s.out)
+	buf := s.out[:cap(s.out)]
 	for {
 		if n == len(buf) {
-			bigger := make([]byte, 2*len(buf))
+			bigger := make([]byte, max(2*len(buf), firstBuffer))
 			copy(bigger, buf)
 			clear(buf)
 			buf = bigger
 		}
-		got, err := s.from.Read(buf[n:])
+		got, err := from.Read(buf[n:])
 		if got > 0 {
 			r.written.Add(int64(got))
 			select {
@@ -330,6 +333,21 @@ func (r *run) read(s *stream) {
 			s.out = buf[:n]
 			return
 		}
+	}
+}
+
+// cut ends the reading of s without waiting for its end. What the program wrote is in the pipe, and is read: on a machine that
+// is busy nobody may have come to it in drainTime, and a secret that is cut off would pass for a whole one.
+func (r *run) cut(s *stream) {
+	_ = s.from.SetReadDeadline(time.Now()) // ends a read under way, where closing would wait for it
+	at := time.NewTimer(drainTime)
+	defer at.Stop()
+	select {
+	case <-s.done:
+		r.read(s, io.LimitReader(waiting{s.from}, pipeSize))
+	case <-at.C: // a system without deadlines
+		_ = s.from.Close()
+		<-s.done
 	}
 }
 
