@@ -173,6 +173,8 @@ func (c *Config) settle() error {
 		}
 	}
 	switch {
+	case strings.Contains(c.Issuer, "?"): // RFC 8414, section 2
+		return backend.Errorf(backend.CodeInvalidConfig, "issuer has a query, which no issuer has")
 	case !slices.Contains([]string{grantCode, grantDevice, grantClient, grantExchange}, c.Grant):
 		return &backend.Error{Code: backend.CodeInvalidConfig, Reason: "grant is not one that is known",
 			Remedy: "write authorization_code, device_code, client_credentials or token_exchange"}
