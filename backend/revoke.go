@@ -16,3 +16,10 @@ func Revoke(ctx context.Context, b Backend, req Request, c *Credential) error {
 	}
 	return unsupported("revoke a credential")
 }
+
+// KeptGetter is a Revoker that keeps what it gives: what logins gave.
+type KeptGetter interface {
+	Revoker
+	// GetKept gives what is kept for req, over or not, and asks nobody else for it: to be revoked. ErrNotFound when nothing is.
+	GetKept(ctx context.Context, req Request) (*Credential, error)
+}

@@ -28,8 +28,8 @@ type Hook struct {
 	Command string `yaml:"command"`
 	// Args are its arguments.
 	Args []string `yaml:"args"`
-	// On are the kinds of events. Empty: rotated, stale, failed, auth_required, revoked.
-	On []string `yaml:"on" jsonschema:"enum=resolving,enum=resolved,enum=expiring,enum=refreshing,enum=refreshed,enum=rotated,enum=stale,enum=failed,enum=auth_required,enum=revoked,enum=lapsed"`
+	// On are the kinds of events. Empty: rotated, stale, failed, auth_required, revoked, revoke_failed.
+	On []string `yaml:"on" jsonschema:"enum=resolving,enum=resolved,enum=expiring,enum=refreshing,enum=refreshed,enum=rotated,enum=stale,enum=failed,enum=auth_required,enum=revoked,enum=revoke_failed,enum=lapsed"`
 	// Refs are patterns PROVIDER/ID of what it is told of, with * for any characters but /, and ** for any. Empty: everything.
 	Refs []string `yaml:"refs"`
 	// Timeout bounds a run; then the program and all that it started is killed. Zero: 10s.
@@ -44,8 +44,8 @@ type Webhook struct {
 	URL string `yaml:"url"`
 	// Secret is the ref of the key that signs: whsec_ and Base64, or the key itself, of 24 bytes or more.
 	Secret credref.Ref `yaml:"secret"`
-	// On are the kinds of events. Empty: rotated, stale, failed, auth_required, revoked.
-	On []string `yaml:"on" jsonschema:"enum=resolving,enum=resolved,enum=expiring,enum=refreshing,enum=refreshed,enum=rotated,enum=stale,enum=failed,enum=auth_required,enum=revoked,enum=lapsed"`
+	// On are the kinds of events. Empty: rotated, stale, failed, auth_required, revoked, revoke_failed.
+	On []string `yaml:"on" jsonschema:"enum=resolving,enum=resolved,enum=expiring,enum=refreshing,enum=refreshed,enum=rotated,enum=stale,enum=failed,enum=auth_required,enum=revoked,enum=revoke_failed,enum=lapsed"`
 	// Refs are patterns PROVIDER/ID of what it is told of, with * for any characters but /, and ** for any. Empty: everything.
 	Refs []string `yaml:"refs"`
 	// Timeout bounds one attempt. Zero: 10s.

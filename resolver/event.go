@@ -25,7 +25,7 @@ type Event struct {
 	Revision string
 	Version  string
 	Expires  time.Time
-	// Err is why, where Kind is stale, failed or auth_required.
+	// Err is why, where Kind is stale, failed, auth_required or revoke_failed.
 	Err error
 }
 
@@ -44,6 +44,7 @@ const (
 	EventFailed       EventKind = "failed"        // no longer served, or a fetch failed
 	EventAuthRequired EventKind = "auth_required" // a fetch failed until somebody logs in
 	EventRevoked      EventKind = "revoked"       // ended before its time
+	EventRevokeFailed EventKind = "revoke_failed" // revoked here and not at its store yet, which is tried again
 	EventLapsed       EventKind = "lapsed"        // nobody used it, it was forgotten, or it made room: the next who asks has it fetched
 )
 
@@ -51,7 +52,7 @@ const (
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventResolving, EventResolved, EventExpiring, EventRefreshing, EventRefreshed, EventRotated, EventStale, EventFailed,
-		EventAuthRequired, EventRevoked, EventLapsed,
+		EventAuthRequired, EventRevoked, EventRevokeFailed, EventLapsed,
 	}
 }
 
@@ -266,7 +267,7 @@ func (r *Resolver) standing(k key, ref credref.Ref) Event {
 // for what only leads to something else or away from it. That says no more than the state.
 func (ev Event) After(old Event) Event {
 	switch ev.Kind {
-	case EventResolving, EventExpiring, EventRefreshing, EventLapsed:
+	case EventResolving, EventExpiring, EventRefreshing, EventLapsed, EventRevokeFailed:
 		switch old.Kind {
 		case EventResolving, EventExpiring, EventRefreshing, EventLapsed:
 			return ev

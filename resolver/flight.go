@@ -38,6 +38,7 @@ type flight struct {
 	done     chan struct{} // closed when it has landed; nil as long as nobody waits
 	detached bool          // its result is not kept
 	ends     bool          // it is detached, and what it brings is to be revoked
+	again    bool          // it is detached, and who waits for it asks anew
 	asked    bool          // by a caller
 	landed   bool
 	out      int64 // when it went out, by the clock; zero: it is queued, or waits to be tried again
@@ -105,7 +106,10 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 				r.disown(f, rec)
 			}
 		}
-		if f.ends {
+		switch {
+		case f.again && (f.err == nil || f.renew != nil): // else the store says no
+			f.entry, f.err = nil, errReplaced
+		case f.ends && !f.again:
 			f.entry, f.err = nil, errEnded
 		}
 	default:

@@ -38,6 +38,7 @@ type provider struct {
 	quiet   int       // of them, those for nobody
 	retired bool
 	single  bool // the batch call turned out not to be one
+	repeats bool // a revocation that had failed is tried again
 }
 
 func newProvider(r *Resolver, name string, p Provider, ignoreFailures bool) *provider {
@@ -446,6 +447,23 @@ func (p *provider) revoke(ctx context.Context, rec *record) (err error) {
 		return caller.Err()
 	}
 	return p.judge(ctx, err)
+}
+
+// kept gives what keeper keeps at t. The caller has counted the call in p.running and Resolver.calls.
+func (p *provider) kept(ctx context.Context, keeper backend.KeptGetter, t *target) (c *backend.Credential, err error) {
+	defer p.r.calls.Done()
+	defer p.running.Done()
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	defer func() {
+		if recover() != nil {
+			c, err = nil, backend.Errorf(backend.CodeInternal, "the backend panicked")
+		}
+	}()
+	if c, err = keeper.GetKept(ctx, t.request()); err == nil && c == nil {
+		err = backend.Errorf(backend.CodeInternal, "the backend gave neither a credential nor an error")
+	}
+	return c, p.judge(ctx, err)
 }
 
 func closeBackend(b backend.Backend) (err error) {

@@ -42,13 +42,13 @@ type Resolver struct {
 	waits   map[edge]int   // calls that wait for another provider
 	entries map[string]int // in the cache, by provider
 	kept    map[key]*restored
-	lapse   *time.Timer             // of the first of kept
-	most    int                     // of kept
-	given   map[key]struct{}        // what Snapshot gave, or Restore took: somebody may keep it
-	unsure  bool                    // that may be others as well
-	owed    map[key][]*record       // whose revocation at the store failed
-	owing   int                     // of them
-	lapses  map[*record]*time.Timer // of owed, those that end
+	lapse   *time.Timer      // of the first of kept
+	most    int              // of kept
+	given   map[key]struct{} // what Snapshot gave, or Restore took: somebody may keep it
+	unsure  bool             // that may be others as well
+	owed    map[key][]*debt
+	owing   int // of them
+	under   int // calls that end something at its store
 	agenda  schedule
 	workers int   // how many calls that nobody waits for may be under way
 	quiet   int   // that are
@@ -86,8 +86,7 @@ func New(c Config) (*Resolver, error) {
 		kept:     map[key]*restored{},
 		most:     max(c.Cache.orDefault().Entries, defaultEntries),
 		given:    map[key]struct{}{},
-		owed:     map[key][]*record{},
-		lapses:   map[*record]*time.Timer{},
+		owed:     map[key][]*debt{},
 		workers:  c.RefreshWorkers,
 		onCall:   c.Observe,
 	}
@@ -226,10 +225,10 @@ func (r *Resolver) retire(p *provider) {
 			delete(r.kept, k)
 		}
 	}
-	for k, recs := range r.owed {
+	for k, debts := range r.owed {
 		if k.provider == p.name {
-			for _, rec := range slices.Clone(recs) {
-				r.settle(rec)
+			for _, d := range slices.Clone(debts) {
+				r.settle(d.rec)
 			}
 		}
 	}

@@ -64,3 +64,30 @@ func TestRevokeEndsEveryCopy(t *testing.T) {
 		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeNotFound)
 	})
 }
+
+// Amid a rotation a revocation ends the versions beside the one that is served, too: nothing that was read before is given after it.
+func TestRevokeDuringARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &rotating{}
+		s.set("current", "pending", "previous")
+		r := open(t, Provider{Backend: s, TTL: time.Hour, MaxStale: time.Hour})
+		h := r.Handle(ref("k"))
+		defer h.Close()
+		current, err := h.Get(t.Context())
+		want(t, current, err, "current")
+		pending, err := r.Report(t.Context(), ref("k"), current.Revision())
+		want(t, pending, err, "pending")
+		if err := r.Revoke(t.Context(), ref("k")); backend.CodeOf(err) != backend.CodeUnsupported { // such a store ends nothing
+			t.Fatal(err)
+		}
+		s.set("new")
+		s.wantCalls(t, 2, 1)
+		for _, revision := range []string{current.Revision(), pending.Revision(), "another"} {
+			v, err := r.Report(t.Context(), ref("k"), revision)
+			want(t, v, err, "new")
+		}
+		v, err := h.Get(t.Context())
+		want(t, v, err, "new")
+		s.wantCalls(t, 1, 0)
+	})
+}

@@ -66,6 +66,18 @@ var transitions = [...]transition{
 	{StateStale, EventRevoked, StateRevoked},
 	{StateAuthRequired, EventRevoked, StateRevoked},
 
+	{StateRevoked, EventRevokeFailed, StateRevoked}, // said of what was, whatever is served since
+	{StateConfigured, EventRevokeFailed, StateRevoked},
+	{StateAuthRequired, EventRevokeFailed, StateRevoked}, // nothing is served
+	{StateResolving, EventRevokeFailed, StateResolving},
+	{StateActive, EventRevokeFailed, StateActive},
+	{StateExpiring, EventRevokeFailed, StateExpiring},
+	{StateRefreshing, EventRevokeFailed, StateRefreshing},
+	{StateStale, EventRevokeFailed, StateStale},
+	{StateAuthRequired, EventRevokeFailed, StateAuthRequired},
+	{StateRevoked, EventRevoked, StateRevoked}, // at its store too
+	{StateConfigured, EventRevoked, StateRevoked},
+
 	{StateActive, EventLapsed, StateConfigured},
 	{StateExpiring, EventLapsed, StateConfigured},
 	{StateRefreshing, EventLapsed, StateConfigured},

@@ -225,7 +225,8 @@ func (b *Backend) Watch(ctx context.Context, reqs []backend.Request, changed fun
 	for ev := range b.client.Watch(ctx, refs...) {
 		last = ev.Err
 		switch ev.Kind {
-		case resolver.EventResolving, resolver.EventExpiring, resolver.EventRefreshing, resolver.EventRefreshed, resolver.EventLapsed:
+		case resolver.EventResolving, resolver.EventExpiring, resolver.EventRefreshing, resolver.EventRefreshed, resolver.EventLapsed,
+			resolver.EventRevokeFailed:
 			// The content is the same, as far as is known.
 		default:
 			for _, req := range of[ev.Ref] {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/credresolve/credresolve/internal/vaulttest"
 )
 
 // running is a command that credresolve runs.
@@ -347,6 +350,13 @@ func TestRunRevokesLeases(t *testing.T) {
 	}
 	if n := p.leases(); n != 0 {
 		t.Errorf("%d leases are left", n)
+	}
+	p.proxy.Fail("/v1/sys/leases/revoke", 1, vaulttest.Answer(http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`))
+	if got := p.run("run", "--revoke-leases", "--env", login, "--", "true"); got.status != 0 || got.stderr != "" {
+		t.Errorf("where the first try fails: %+v", got)
+	}
+	if n := p.leases(); n != 0 {
+		t.Errorf("%d leases are left where the first try failed", n)
 	}
 	if got := p.run("--no-sidecar", "run", "--env", login, "--", "true"); got.status != 0 {
 		t.Errorf("%+v", got)

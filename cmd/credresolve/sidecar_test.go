@@ -188,6 +188,49 @@ func TestSidecarLeases(t *testing.T) {
 	}
 }
 
+// What Vault did not end at a revocation is ended by another try, and the end of the sidecar waits a while for it.
+func TestSidecarOwesRevocations(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, "", "")
+	p.start()
+	c := p.client()
+	down := vaulttest.Answer(http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`)
+	revoke := func() {
+		t.Helper()
+		value(t, c, p.user1())
+		if err := c.Revoke(t.Context(), p.user1()); !errors.Is(err, backend.ErrUnavailable) {
+			t.Errorf("a revocation while Vault is away: %v", err)
+		}
+		if n := p.leases(); n != 1 {
+			t.Errorf("%d leases", n)
+		}
+	}
+	undo := p.proxy.Fail("/v1/sys/leases/revoke", -1, down)
+	revoke()
+	undo()
+	for end := time.Now().Add(2 * time.Minute); p.leases() > 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is not tried again")
+		}
+	}
+	p.proxy.Fail("/v1/sys/leases/revoke", 2, down) // the first one, and the first one at the end
+	revoke()
+	p.end(syscall.SIGTERM)
+	if n := p.leases(); n != 0 {
+		t.Errorf("%d leases after the end: %s", n, p.messages.String())
+	}
+
+	p.start()
+	c = p.client()
+	undo = p.proxy.Fail("/v1/sys/leases/revoke", -1, down)
+	revoke()
+	p.end(syscall.SIGTERM) // which does not wait for ever
+	undo()
+	if !strings.Contains(p.messages.String(), "was not ended at its store") {
+		t.Errorf("nothing is said of the lease that is left: %s", p.messages.String())
+	}
+}
+
 // A copy in an auth profile ends with the credential, whoever wrote it: another process remembers it for the sidecar.
 func TestSidecarEndsCopies(t *testing.T) {
 	t.Parallel()

@@ -84,7 +84,7 @@ func (s *session) begin(ctx context.Context, f sessionFlags, vars []variable) (c
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), endingTime)
 		defer cancel()
-		if err := s.EndSession(ctx, s.subject.Session); err != nil {
+		if err := s.EndSession(ctx, s.subject.Session); err != nil && s.FinishRevocations(ctx) > 0 {
 			s.app.warn("the session could not be ended everywhere: %v", err)
 		}
 	}
@@ -140,7 +140,7 @@ func (s *session) finish(revoke bool) {
 	defer cancel()
 	n, err := s.RevokeLeases(ctx)
 	s.app.log.Debug("revoked leases", "count", n)
-	if err != nil {
+	if err != nil && s.FinishRevocations(ctx) > 0 {
 		s.app.warn("not all leases were revoked: %v", err)
 	}
 }

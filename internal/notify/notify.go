@@ -126,6 +126,7 @@ func Start(c config.Events, o Options) (*Subscribers, error) {
 			pending: map[credref.Ref]resolver.Event{}, busy: map[credref.Ref]bool{},
 			on: []resolver.EventKind{
 				resolver.EventRotated, resolver.EventStale, resolver.EventFailed, resolver.EventAuthRequired, resolver.EventRevoked,
+				resolver.EventRevokeFailed,
 			},
 		}
 		if len(on) > 0 {

@@ -153,6 +153,16 @@ func TestEndedIsNotRestored(t *testing.T) {
 				}
 				end(t, p, live.Backend.(backend.Writer))
 				must(t, p.keeper.Flush(t.Context()))
+				rem, err := p.keeper.read(t.Context()) // the bytes on disk, decrypted
+				must(t, err)
+				for _, kept := range rem {
+					if kept.Ref == a {
+						t.Error("the file holds it")
+					}
+				}
+				if len(rem) != 1 {
+					t.Errorf("the file holds %d secrets", len(rem))
+				}
 				p.kill()
 
 				p = start(t, path, one(store(t)))

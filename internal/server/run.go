@@ -29,7 +29,8 @@ const (
 	headTimeout  = 5 * time.Second
 	bodyTimeout  = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
-	closingTime  = 5 * time.Second // for what comes after the last request
+	revokingTime = 5 * time.Second // for revocations, after the last request
+	closingTime  = 5 * time.Second // for what comes then
 	answerMargin = 10 * time.Second
 	restoreTime  = 10 * time.Second // for the key of the sealed copy
 )
@@ -167,18 +168,9 @@ func (s *Server) become(ctx context.Context) {
 
 // end revokes, wipes and closes what Open opened.
 func (s *Server) end() error {
+	s.revokeAtEnd()
 	ctx, cancel := context.WithTimeout(context.Background(), closingTime)
 	defer cancel()
-	st := s.state.Load()
-	if st.serve.RevokeOnExit {
-		tell := s.watchCopies(ctx)
-		n, err := s.resolver.RevokeLeases(ctx)
-		tell()
-		s.log.Info("revoked leases", "count", n)
-		if err != nil {
-			s.log.Warn("not all leases were revoked", "code", string(backend.CodeOf(err)))
-		}
-	}
 	s.unsubscribe(ctx)
 	var errs []error
 	if k := s.keeper.Load(); k != nil {
@@ -189,6 +181,24 @@ func (s *Server) end() error {
 	runtime.GC()
 	runtime.GC()
 	return errors.Join(errs...)
+}
+
+// revokeAtEnd revokes leases if so configured, and what is revoked and was not ended at its store yet.
+func (s *Server) revokeAtEnd() {
+	ctx, cancel := context.WithTimeout(context.Background(), revokingTime)
+	defer cancel()
+	if s.state.Load().serve.RevokeOnExit {
+		tell := s.watchCopies(ctx)
+		n, err := s.resolver.RevokeLeases(ctx)
+		tell()
+		s.log.Info("revoked leases", "count", n)
+		if err != nil {
+			s.log.Warn("not all leases were revoked at once", "code", string(backend.CodeOf(err)))
+		}
+	}
+	if left := s.resolver.FinishRevocations(ctx); left > 0 {
+		s.log.Warn("what is revoked was not ended at its store", "count", left)
+	}
 }
 
 func (s *Server) auditLife(event, reason string) error {

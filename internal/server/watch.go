@@ -111,7 +111,7 @@ func (s *Server) stream(req *request, refs []credref.Ref, place map[credref.Ref]
 	tell := func(ev resolver.Event) bool {
 		i := place[ev.Ref]
 		switch ev.Kind {
-		case resolver.EventResolving, resolver.EventExpiring, resolver.EventRefreshing, resolver.EventLapsed: // how it stands is not new
+		case resolver.EventResolving, resolver.EventExpiring, resolver.EventRefreshing, resolver.EventLapsed, resolver.EventRevokeFailed: // how it stands is not new
 			return resumed[i] || send(appendEvent(nil, ev, known))
 		}
 		at := known[standing*i : standing*(i+1)]

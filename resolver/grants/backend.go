@@ -15,7 +15,7 @@ var (
 	_ backend.Login            = (*Backend)(nil)
 	_ backend.LoginBeginner    = (*Backend)(nil)
 	_ backend.Rejecter         = (*Backend)(nil)
-	_ backend.Revoker          = (*Backend)(nil)
+	_ backend.KeptGetter       = (*Backend)(nil)
 	_ backend.Prober           = (*Backend)(nil)
 	_ backend.CredentialProber = (*Backend)(nil)
 	_ backend.Describer        = (*Backend)(nil)
@@ -26,6 +26,9 @@ var (
 // refresh failed, "refreshing" while another process is at it, or "rejected" when it was refused where it was used and has no
 // successor.
 const Warning = "login_warning"
+
+// LoggedIn is the name in Credential.Metadata of when somebody logged in (RFC 3339), by which a login is told from the one before.
+const LoggedIn = "logged_in"
 
 // Backend is a provider where a person logs in, with what the logins gave. It is safe for concurrent use.
 type Backend struct {
@@ -180,14 +183,17 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 func (r *record) hand(warning string, next time.Time) *backend.Credential {
 	c := *r.cred
 	c.RefreshAfter = next
+	c.Metadata = map[string]string{LoggedIn: r.LoggedIn.UTC().Format(time.RFC3339Nano)}
+	maps.Copy(c.Metadata, r.cred.Metadata)
 	if warning != "" {
-		c.Metadata = maps.Clone(c.Metadata)
-		if c.Metadata == nil {
-			c.Metadata = map[string]string{}
-		}
 		c.Metadata[Warning] = warning
 	}
 	return &c
+}
+
+// gave reports whether c, which hand gave, is of the same login as r: r itself, or a refresh away.
+func (r *record) gave(c *backend.Credential) bool {
+	return same(r.cred, c) || c.Metadata[LoggedIn] == r.hand("", time.Time{}).Metadata[LoggedIn]
 }
 
 // BeginLogin implements backend.LoginBeginner.
@@ -286,31 +292,67 @@ func (b *Backend) mark(ctx context.Context, k key, generation string, change fun
 	return errBusy
 }
 
-// Revoke implements backend.Revoker: c is ended, and the next Get gives a successor of it, if what that is made from is good
-// still. Logout ends all.
+// GetKept implements backend.KeptGetter: it gives the credential that is kept, whether it is over or not, and refreshes nothing.
+func (b *Backend) GetKept(ctx context.Context, req backend.Request) (*backend.Credential, error) {
+	k, err := b.key(req)
+	if err != nil {
+		return nil, err
+	}
+	r, err := b.s.load(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return r.hand("", time.Time{}), nil
+}
+
+// Revoke implements backend.Revoker: the login that c is of is ended, here at once and then at its server, so that no successor is
+// made of it. What its server could not be told stays, gives nothing, and is what another Revoke, or Logout, ends. Where that
+// login is not kept any more, c alone is ended. ErrUnsupported where the server cannot be told: it is ended here alone.
 func (b *Backend) Revoke(ctx context.Context, req backend.Request, c *backend.Credential) error {
 	k, err := b.key(req)
 	if err != nil {
 		return err
 	}
-	if err := backend.Revoke(ctx, b.inner, k.req, c); err != nil {
+	kept, err := b.disable(ctx, k, c)
+	if err != nil {
 		return err
 	}
-	r, err := b.s.load(ctx, k)
+	if !kept {
+		return backend.Revoke(ctx, b.inner, k.req, c)
+	}
+	told, err := b.endLogin(ctx, k, c)
 	switch {
-	case errors.Is(err, backend.ErrNotFound):
+	case errors.Is(err, backend.ErrNotFound): // by another
 		return nil
-	case err != nil:
-		return err
-	case !same(r.cred, c):
-		return nil
+	case err == nil && !told:
+		return &backend.Error{Code: backend.CodeUnsupported, Reason: "the login of " + k.String() + " is ended here, but its server cannot be told", Remedy: "end it there too"}
 	}
-	return b.mark(ctx, k, r.Generation, func(r *record) {
-		r.Ended = true
-		if r.refresh.IsZero() {
-			r.State, r.Attempt, r.Reason = stateAuthRequired, nil, "the credential of "+k.String()+" was revoked"
+	return err
+}
+
+// disable has nothing be made of the login that c is of, and reports whether that is kept. It does not wait for the lock: a refresh
+// that is under way finds it, and keeps nothing.
+func (b *Backend) disable(ctx context.Context, k key, c *backend.Credential) (kept bool, err error) {
+	for range maxRaces {
+		r, err := b.s.load(ctx, k)
+		switch {
+		case errors.Is(err, backend.ErrNotFound):
+			return false, nil
+		case err != nil:
+			return false, err
+		case !r.gave(c), !r.Revoked.IsZero():
+			return r.gave(c), nil
 		}
-	})
+		r.State, r.Attempt, r.Ended, r.Revoked = stateAuthRequired, nil, true, time.Now().Round(0)
+		r.Reason = "the login of " + k.String() + " was revoked at " + at(r.Revoked) + ", which its server is yet to be told"
+		if err = b.s.save(ctx, r); err == nil {
+			b.s.changed(k)
+			return true, nil
+		} else if !errors.Is(err, backend.ErrConflict) {
+			return false, err
+		}
+	}
+	return false, errBusy
 }
 
 // Logout ends what is kept for req, at the server where that can be told, and deletes it here. It reports whether the server was
@@ -320,9 +362,16 @@ func (b *Backend) Logout(ctx context.Context, req backend.Request) (revoked bool
 	if err != nil {
 		return false, err
 	}
+	b.cancelDemand(ctx, k.id(b.s.c.Prefix))
+	return b.endLogin(ctx, k, nil)
+}
+
+// endLogin is Logout of k; with c, of the login that c is of alone, which is deleted only when the server was told or cannot be.
+func (b *Backend) endLogin(ctx context.Context, k key, c *backend.Credential) (revoked bool, err error) {
 	id := k.id(b.s.c.Prefix)
-	b.cancelDemand(ctx, id)
-	b.s.giveUp(id)
+	if lost := b.s.giveUp(id); lost != nil {
+		b.drop(ctx, lost)
+	}
 	unlock, err := b.s.lock(ctx, id)
 	if err != nil {
 		return false, err
@@ -339,10 +388,17 @@ func (b *Backend) Logout(ctx context.Context, req backend.Request) (revoked bool
 		}
 		var r *record // nil: what is kept is damaged, and is deleted all the same
 		_ = text.Use(func(text []byte) error { r, _ = decode(k, text); return nil })
+		if c != nil && (r == nil || !r.gave(c)) {
+			return false, errBusy // another login came in between
+		}
 		var told error
 		if revoked = false; r != nil && b.bound(r) {
-			if revoked, told = b.revoke(ctx, r); ctx.Err() != nil {
+			revoked, told = b.revoke(ctx, r)
+			if ctx.Err() != nil {
 				return revoked, ctx.Err()
+			}
+			if told != nil && c != nil {
+				return false, told
 			}
 		}
 		err = b.s.remove(ctx, k, version)

@@ -154,3 +154,33 @@ func TestLoginIsKept(t *testing.T) {
 		t.Error(logins, err)
 	}
 }
+
+// At a server of its own, a revocation ends the access token and what would be refreshed from it.
+func TestRevokeAtTheServer(t *testing.T) {
+	t.Parallel()
+	p := oidctest.Start(t, oidctest.Options{})
+	b := open(t, vessel(t), desk(t, p), grants.Config{})
+	logIn(t, b, me)
+	c, err := b.Get(t.Context(), me)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ProbeCredential(t.Context(), me, c); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	asked, exchanged := p.Calls("/revoke"), p.Calls("/oauth/token")
+	if err := b.Revoke(t.Context(), me, c); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Calls("/revoke") - asked; n != 1 {
+		t.Errorf("%d revocations", n)
+	}
+	if err := b.ProbeCredential(t.Context(), me, c); err == nil || backend.CodeOf(err).Retryable() {
+		t.Errorf("the access token is good still: %v", err)
+	}
+	_, err = b.Get(t.Context(), me)
+	fails(t, err, backend.ErrAuthRequired, "nobody has logged in")
+	if p.Calls("/oauth/token") != exchanged {
+		t.Error("it was refreshed")
+	}
+}

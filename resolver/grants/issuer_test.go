@@ -3,6 +3,7 @@ package grants_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type issuer struct {
 	logins    map[string]*backend.LoginState
 	starts    int
 	probe     error
+	deaf      error // of revocations
 }
 
 var (
@@ -160,6 +162,9 @@ func (i *issuer) Refresh(ctx context.Context, _ backend.Request, have *backend.G
 func (i *issuer) RevokeGrant(_ context.Context, _ backend.Request, have *backend.Grant) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.deaf != nil {
+		return i.deaf
+	}
 	i.revoked = append(i.revoked, string(have.Refresh.Reveal()))
 	return nil
 }
@@ -175,6 +180,19 @@ func (i *issuer) count() int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.exchanges
+}
+
+// ended gives the refresh tokens that were revoked.
+func (i *issuer) ended() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.revoked)
+}
+
+func (i *issuer) deafTo(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.deaf = err
 }
 
 func (i *issuer) failing(err error) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,11 +62,14 @@ func (s setup) open() *grants.Backend {
 	if err != nil {
 		panic(err)
 	}
-	prefix := ""
+	return grants.NewStore(grants.Config{Open: s.openStore, Prefix: s.prefix(), StateDir: s.StateDir, ManyHosts: s.Files == ""}).Keep("desk", b)
+}
+
+func (s setup) prefix() string {
 	if s.Mount != "" {
-		prefix = s.Mount + "/credresolve"
+		return s.Mount + "/credresolve"
 	}
-	return grants.NewStore(grants.Config{Open: s.openStore, Prefix: prefix, StateDir: s.StateDir, ManyHosts: s.Files == ""}).Keep("desk", b)
+	return "credresolve"
 }
 
 func (s setup) openStore() (backend.Backend, error) {
@@ -206,27 +210,81 @@ func holds(t testing.TB, dir string, texts ...string) {
 	}
 }
 
-// due makes the successor of what is kept due, by revoking the access token, and gives how many exchanges there were.
-func due(t testing.TB, b *grants.Backend, p *oidctest.Provider) int {
+// alter puts text in the place of each match of pattern in what w keeps of me.
+func alter(t testing.TB, w backend.Writer, prefix, pattern, text string) {
 	t.Helper()
-	c, err := b.Get(t.Context(), me)
+	at := backend.Request{ID: prefix + "/desk/me"}
+	c, err := w.Get(context.Background(), at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Revoke(t.Context(), me, c); err != nil {
+	kept := c.Secret
+	if kept.IsZero() { // a store of fields alone
+		kept = c.Fields["value"]
+	}
+	old := string(kept.Reveal())
+	altered := regexp.MustCompile(pattern).ReplaceAllString(old, text)
+	if altered == old {
+		t.Fatal("the document has another form than this test knows")
+	}
+	if _, err := w.Put(context.Background(), at, backend.Value{Secret: backend.NewSecretString(altered)}, backend.Condition{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// over ends the access token that is kept, so that its successor is due.
+func over(t testing.TB, w backend.Writer, prefix string) {
+	t.Helper()
+	alter(t, w, prefix, `"expires":"[^"]*"`, `"expires":"`+time.Now().Add(-time.Second).UTC().Format(time.RFC3339)+`"`)
+}
+
+// due makes the successor of what is kept due, and gives how many exchanges there were.
+func (s setup) due(t testing.TB, p *oidctest.Provider) int {
+	t.Helper()
+	w, err := s.openStore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.(io.Closer).Close()
+	over(t, w.(backend.Writer), s.prefix())
 	return p.Calls("/oauth/token")
+}
+
+// shared gives what processes of one host need to share the login of me, and who is logged in.
+func shared(t *testing.T) (s setup, p *oidctest.Provider, b *grants.Backend) {
+	p = oidctest.Start(t, oidctest.Options{})
+	s = setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Files: t.TempDir()}
+	return s, p, s.enter(t)
+}
+
+// enter gives a process in which somebody logged in as me.
+func (s setup) enter(t *testing.T) *grants.Backend {
+	t.Helper()
+	b := s.open()
+	t.Cleanup(func() { _ = b.Close() })
+	logIn(t, b, me)
+	return b
+}
+
+// killed runs a process that kills itself at the n-th write.
+func (s setup) killed(t *testing.T, n int) {
+	t.Helper()
+	s.Kill = n
+	if r := s.run(t, 1, nil); r[0] != (result{}) {
+		t.Fatalf("it was not killed: %+v", r)
+	}
 }
 
 func TestManyGoroutinesSpendATokenOnce(t *testing.T) {
 	t.Parallel()
 	p := oidctest.Start(t, oidctest.Options{})
-	b := open(t, vessel(t), desk(t, p), grants.Config{})
+	w := vessel(t)
+	b := open(t, w, desk(t, p), grants.Config{})
 	logIn(t, b, me)
 	old := token(t, b, me)
 	for range 3 {
-		before := due(t, b, p)
+		over(t, w, "credresolve")
+		before := p.Calls("/oauth/token")
 		tokens := make([]string, 1000)
 		var wg sync.WaitGroup
 		for i := range tokens {
@@ -261,13 +319,9 @@ func TestManyProcessesSpendATokenOnce(t *testing.T) {
 	if testing.Short() {
 		n = 20
 	}
-	p := oidctest.Start(t, oidctest.Options{})
-	s := setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Files: t.TempDir()}
-	b := s.open()
-	defer b.Close()
-	logIn(t, b, me)
+	s, p, b := shared(t)
 	first := token(t, b, me)
-	before := due(t, b, p)
+	before := s.due(t, p)
 	results := s.run(t, n, nil)
 	if n := p.Calls("/oauth/token") - before; n != 1 {
 		t.Errorf("%d exchanges, want one", n)
@@ -293,17 +347,9 @@ func TestManyProcessesSpendATokenOnce(t *testing.T) {
 // A process that is killed between the exchange and the write leaves a spent token. That is noticed, tried once, and told.
 func TestKilledBeforeTheWrite(t *testing.T) {
 	t.Parallel()
-	p := oidctest.Start(t, oidctest.Options{})
-	s := setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Files: t.TempDir()}
-	b := s.open()
-	defer b.Close()
-	logIn(t, b, me)
-	before := due(t, b, p)
-	killed := s
-	killed.Kill = 2 // the first write says that the exchange begins
-	if r := killed.run(t, 1, nil); r[0].Sum != "" || r[0].Code != "" {
-		t.Fatalf("it was not killed: %+v", r)
-	}
+	s, p, b := shared(t)
+	before := s.due(t, p)
+	s.killed(t, 2) // the first write says that the exchange begins
 	if n := p.Calls("/oauth/token") - before; n != 1 {
 		t.Fatalf("%d exchanges before it was killed", n)
 	}
@@ -334,23 +380,17 @@ func TestKilledBeforeTheWrite(t *testing.T) {
 // A process that is killed in the one more exchange too ends that: there is no loop of processes that are killed.
 func TestKilledTwice(t *testing.T) {
 	t.Parallel()
-	p := oidctest.Start(t, oidctest.Options{})
-	s := setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Files: t.TempDir()}
-	b := s.open()
-	defer b.Close()
-	logIn(t, b, me)
-	before := due(t, b, p)
-	killed := s
-	killed.Kill = 2
+	s, p, b := shared(t)
+	before := s.due(t, p)
 	for range 2 {
-		if r := killed.run(t, 1, nil); r[0].Sum != "" || r[0].Code != "" {
-			t.Fatalf("it was not killed: %+v", r)
-		}
+		s.killed(t, 2)
 	}
 	for range 3 {
 		_, err := b.Get(t.Context(), me)
 		fails(t, err, backend.ErrAuthRequired, "two refreshes of the login of desk/me were interrupted", "run: credresolve login desk me")
 	}
+	killed := s
+	killed.Kill = 2
 	if r := killed.run(t, 3, nil); r[0].Code != backend.CodeAuthRequired || r[1].Code != backend.CodeAuthRequired || r[2].Code != backend.CodeAuthRequired {
 		t.Errorf("%+v", r)
 	}
@@ -365,12 +405,8 @@ func TestKilledTwice(t *testing.T) {
 // Before the exchange nothing is lost by a kill.
 func TestKilledBeforeTheExchange(t *testing.T) {
 	t.Parallel()
-	p := oidctest.Start(t, oidctest.Options{})
-	s := setup{Issuer: p.Issuer, StateDir: t.TempDir() + "/state", Files: t.TempDir()}
-	b := s.open()
-	defer b.Close()
-	logIn(t, b, me)
-	before := due(t, b, p)
+	s, p, b := shared(t)
+	before := s.due(t, p)
 	killed := s
 	killed.Kill = 1
 	killed.run(t, 3, nil)
@@ -401,10 +437,8 @@ func TestManyHostsSpendATokenOnce(t *testing.T) {
 	v := vaulttest.Start(t)
 	p := oidctest.Start(t, oidctest.Options{})
 	s := onVault(t, v, p)
-	b := s.open()
-	defer b.Close()
-	logIn(t, b, me)
-	before := due(t, b, p)
+	b := s.enter(t)
+	before := s.due(t, p)
 	hosts := []string{t.TempDir() + "/a", t.TempDir() + "/b", s.StateDir}
 	results := s.run(t, 24, func(i int, s *setup) { s.StateDir = hosts[i%len(hosts)] })
 	if n := p.Calls("/oauth/token") - before; n != 1 {
@@ -436,15 +470,9 @@ func TestHostIsKilled(t *testing.T) {
 	v := vaulttest.Start(t)
 	p := oidctest.Start(t, oidctest.Options{})
 	s := onVault(t, v, p)
-	b := s.open()
-	defer b.Close()
-	logIn(t, b, me)
-	before := due(t, b, p)
-	killed := s
-	killed.Kill = 2
-	if r := killed.run(t, 1, nil); r[0].Sum != "" || r[0].Code != "" {
-		t.Fatalf("it was not killed: %+v", r)
-	}
+	b := s.enter(t)
+	before := s.due(t, p)
+	s.killed(t, 2)
 	other := s
 	other.StateDir = t.TempDir() + "/state"
 	elsewhere := other.open()

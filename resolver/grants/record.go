@@ -63,7 +63,8 @@ type facts struct {
 	FailureRemedy string       `json:"failure_remedy,omitempty"`
 	Failed        time.Time    `json:"failed,omitzero"`     // when it was
 	NotBefore     time.Time    `json:"not_before,omitzero"` // the server asked to wait
-	Ended         bool         `json:"ended,omitempty"`     // the credential was revoked, what its successor is made from was not
+	Ended         bool         `json:"ended,omitempty"`     // the credential is not given any more
+	Revoked       time.Time    `json:"revoked,omitzero"`    // when the login was; its server is to be told still
 	Same          []string     `json:"same,omitempty"`      // fields that are the secret again
 }
 

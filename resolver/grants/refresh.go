@@ -194,13 +194,13 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 		if lost != nil {
 			hold := free
 			free = func() {} // until it is written
-			s.hold(id, &unsaved{rec: next, from: from, unlock: hold})
+			s.hold(id, &unsaved{rec: next, from: from, unlock: hold, drop: func(ctx context.Context) { b.drop(ctx, next) }})
 			if failed == nil {
 				failed = unkept(k, lost)
 			}
 			return r, true, failed
 		}
-		if kept == nil { // logged out meanwhile
+		if kept == nil { // logged out, or revoked, meanwhile
 			b.drop(ctx, next)
 			return nil, true, k.loginNeeded("the login of " + k.String() + " was ended while it was refreshed")
 		}
@@ -280,6 +280,8 @@ func (s *Store) keep(ctx context.Context, r *record, from string) (*record, erro
 			}
 			switch {
 			case err != nil:
+			case !now.Revoked.IsZero():
+				return nil, nil
 			case now.Generation == r.Generation && now.State == r.State: // a write of ours whose answer was lost
 				return now, nil
 			case now.Generation != from: // a login, or a refresh of another host; it is never overwritten
@@ -314,7 +316,7 @@ func (s *Store) saveOver(ctx context.Context, r *record, from string) error {
 	}
 	if w.Strength() == backend.StrengthNone {
 		now, err := s.load(ctx, r.key)
-		if errors.Is(err, backend.ErrNotFound) || err == nil && now.Generation != from {
+		if errors.Is(err, backend.ErrNotFound) || err == nil && (now.Generation != from || !now.Revoked.IsZero()) {
 			return backend.ErrConflict
 		}
 		if err != nil {

@@ -12,6 +12,7 @@ type unsaved struct {
 	rec    *record
 	from   string
 	unlock func()
+	drop   func(context.Context) // ends rec at the server
 
 	mu   sync.Mutex
 	done bool
@@ -58,9 +59,11 @@ func (s *Store) flush(ctx context.Context, id string) error {
 		return unkept(u.rec.key, err)
 	}
 	s.release(id, u)
-	if kept != nil {
-		s.changed(u.rec.key)
+	if kept == nil { // logged out, or revoked, meanwhile
+		u.drop(ctx)
+		return nil
 	}
+	s.changed(u.rec.key)
 	return nil
 }
 
@@ -74,17 +77,19 @@ func (s *Store) release(id string, u *unsaved) {
 	u.unlock()
 }
 
-// giveUp ends what is not written of the grant under id: a new login, or a logout, takes its place.
-func (s *Store) giveUp(id string) {
+// giveUp ends what is not written of the grant under id, and gives it: a new login, or a logout, takes its place.
+func (s *Store) giveUp(id string) *record {
 	s.mu.Lock()
 	u := s.unsaved[id]
 	s.mu.Unlock()
 	if u == nil {
-		return
+		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.done {
-		s.release(id, u)
+	if u.done {
+		return nil
 	}
+	s.release(id, u)
+	return u.rec
 }
