@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -203,6 +204,30 @@ func TestOneCallForAllWhoMiss(t *testing.T) {
 			t.Fatalf("%d calls, want 1", n)
 		}
 	}
+}
+
+// Those who miss together for one subject share a call, and share none with another subject.
+func TestOneCallForEachSubject(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &flaky{get: func(ctx context.Context, req backend.Request) (*backend.Credential, error) {
+			return plain("of " + req.Subject.Tenant), pause(ctx, time.Second)
+		}}
+		r := open(t, Provider{Backend: store, Scope: []Scope{ScopeTenant}})
+		began := time.Now()
+		var all sync.WaitGroup
+		for i := range 300 {
+			tenant := []string{"", "a", "b"}[i%3]
+			all.Go(func() {
+				v, err := r.For(credref.Subject{Tenant: tenant}).Resolve(t.Context(), ref("k"))
+				want(t, v, err, "of "+tenant)
+			})
+		}
+		all.Wait()
+		if n := store.calls.Load(); n != 3 || time.Since(began) != time.Second {
+			t.Errorf("%d calls in %v, want one of each subject, at once", n, time.Since(began))
+		}
+	})
 }
 
 // twoFields answers with a structured secret that has two fields.
