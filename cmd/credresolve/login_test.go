@@ -101,17 +101,29 @@ func (r *command) said() string {
 // start runs a command whose standard input is a pipe.
 func (d *desk) start(args ...string) *command {
 	d.t.Helper()
+	r := d.prepare(args...)
+	r.begin()
+	return r
+}
+
+// prepare is start of a command that is not begun yet.
+func (d *desk) prepare(args ...string) *command {
+	d.t.Helper()
 	r := &command{t: d.t, cmd: exec.Command("credresolve", args...)}
 	r.cmd.Dir, r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = d.dir, d.env, &r.stdout, r
 	var err error
 	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := r.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { _ = r.cmd.Process.Kill() })
 	return r
+}
+
+func (r *command) begin() {
+	r.t.Helper()
+	if err := r.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = r.cmd.Process.Kill() })
 }
 
 // expect waits for what is said, and gives the first group of the pattern.
