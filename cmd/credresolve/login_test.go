@@ -476,6 +476,11 @@ func TestLoginMistakes(t *testing.T) {
 	if _, said := away.run(6, "", "login", "gh"); !strings.Contains(said, "gh: 127.0.0.1:1") {
 		t.Errorf("a server that is away: %s", said)
 	}
+	brief := newDesk(t, "")
+	brief.write("credresolve.yaml", "version: 1\nlogins: {store: m}\nproviders:\n  m: {kind: memory}\n"+oauthProvider(p, ""))
+	if _, said := brief.run(2, "", "login", "gh"); !strings.Contains(said, "nothing would be kept") || address.MatchString(said) {
+		t.Errorf("a store that ends with the command: %s", said)
+	}
 	odd := newDesk(t, `  gh: {kind: oauth2, endpoints: {authorization: "https://login.example/a", token: "https://login.example/t"}, client_id: x}`+"\n")
 	odd.env = append(odd.env, "BROWSER=/nonexistent")
 	if _, said := odd.run(2, "", "login", "--no-browser", "gh"); !strings.Contains(said, "https://login.example/a?") {

@@ -62,6 +62,12 @@ Nothing is stored when the login is interrupted, refused, or not done in time.`,
 			if err != nil {
 				return err
 			}
+			if def := s.file.Provider(s.file.LoginStore()); def != nil && def.Kind == "memory" {
+				return &backend.Error{
+					Code: backend.CodeInvalidConfig, Reason: "logins.store is of kind memory, which ends with this command: nothing would be kept",
+					Remedy: "name a store that lasts, or log in through the sidecar",
+				}
+			}
 			entry, err := s.logIn(ctx, b, ref, o)
 			if err != nil {
 				return err
