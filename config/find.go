@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -60,6 +61,28 @@ func Find(flag string, lookupEnv func(string) (string, bool), workDir string) (L
 	e := backend.Errorf(backend.CodeInvalidConfig, "no configuration found: looked for %s", strings.Join(looked, " and "))
 	e.Remedy = "write one, or name it with --config or $CREDRESOLVE_CONFIG"
 	return Location{}, e
+}
+
+// NewPath is where a configuration is made when Find finds none: the path flag, if not empty; then $CREDRESOLVE_CONFIG; then in the
+// user's configuration directory, whose part it then is (named is false). It is empty where something stands there, or nothing
+// tells where that directory is.
+func NewPath(flag string, lookupEnv func(string) (string, bool), workDir string) (path string, named bool) {
+	env, _ := lookupEnv("CREDRESOLVE_CONFIG")
+	path, named = cmp.Or(flag, env), true
+	if path == "" {
+		dir := userConfigDir(lookupEnv)
+		if dir == "" {
+			return "", false
+		}
+		path, named = filepath.Join(dir, "credresolve", FileName), false
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(workDir, path)
+	}
+	if isThere(path) {
+		return "", named
+	}
+	return filepath.Clean(path), named
 }
 
 // isThere reports whether there is something at path, be it unreadable.
