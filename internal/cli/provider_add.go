@@ -47,6 +47,8 @@ issuer: https://gitlab.com
 client_id: {client_id}
 scopes: [openid, email, read_api]
 redirect_port: 8765
+endpoints:
+  device: https://gitlab.com/oauth/authorize_device
 `, nil, "https://gitlab.com/-/user_settings/applications: not confidential, redirect URI http://127.0.0.1:8765/callback"},
 		{"google", `kind: oauth2
 issuer: https://accounts.google.com
@@ -70,7 +72,7 @@ redirect_port: 8765
 endpoints:
   authorization: https://slack.com/oauth/v2_user/authorize
   token: https://slack.com/api/oauth.v2.user.access
-`, nil, "https://api.slack.com/apps: an app with PKCE enabled, redirect URL http://localhost:8765/callback"},
+`, nil, "https://api.slack.com/apps: an app with PKCE and token rotation enabled, user scopes alone, redirect URL http://localhost:8765/callback"},
 	}
 }
 
