@@ -3,8 +3,12 @@
 package main
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -75,6 +79,38 @@ func TestLoginWithFieldsFromInput(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a server sends unasked may be anything, and is not shown.
+func TestServerThatSendsWhatNobodyAskedFor(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "  app: {kind: memory, values: {k: v}}\n")
+	if err := os.Mkdir(filepath.Join(d.dir, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(d.dir, "run", "sock")) // in the place of a sidecar
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := os.Chmod(filepath.Join(d.dir, "run", "sock"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, strings.Repeat("c4nary\n", 1000))
+			_ = c.Close()
+		}
+	}()
+	for range 30 {
+		if got, said := d.run(0, "", "-v", "get", "cred://app/k"); got != "v" || strings.Contains(said, canary) {
+			t.Fatalf("it prints %q and said %s", got, said)
+		}
 	}
 }
 

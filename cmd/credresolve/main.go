@@ -3,6 +3,8 @@ package main
 
 import (
 	_ "embed"
+	"io"
+	"log"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -18,6 +20,7 @@ import (
 var configSchema []byte
 
 func main() {
+	log.SetOutput(io.Discard) // where net/http shows what a server sends unasked
 	os.Exit(run(collectLate(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
