@@ -480,6 +480,7 @@ func TestValueIsWhatTheSidecarHas(t *testing.T) {
 		"whole": {
 			Fields: map[string]backend.Secret{"user": backend.NewSecretString("u"), "n": backend.NewJSONSecret([]byte("7")), "b": backend.NewSecret([]byte{0x80}), "": backend.NewSecretString("")},
 			Type:   backend.TypeBasic, Version: "v7", Revision: "abc", Expires: expires, RefreshAfter: after, Stale: true,
+			RefreshError: &backend.Error{Code: backend.CodeThrottled, Reason: "too many calls", RetryAfter: 3 * time.Second},
 			Metadata: map[string]string{"k": "v", "": "\x7f<>"},
 		},
 	} {
@@ -499,6 +500,9 @@ func TestValueIsWhatTheSidecarHas(t *testing.T) {
 			got.Type() != want.Type() || got.Version() != want.Version() || got.Revision() != want.Revision() || got.Stale() != want.Stale() ||
 			!got.Expires().Equal(want.Expires()) || !got.RefreshAfter().Equal(want.RefreshAfter()) || fmt.Sprint(got.Metadata()) != fmt.Sprint(want.Metadata()) {
 			t.Errorf("%s: it is another value", name)
+		}
+		if a, b := got.RefreshError(), want.RefreshError(); backend.CodeOf(a) != backend.CodeOf(b) || fmt.Sprint(a) != fmt.Sprint(b) || backend.RetryAfter(a) != backend.RetryAfter(b) {
+			t.Errorf("%s: the refresh failed with %v, want %v", name, a, b)
 		}
 		for field, s := range want.Fields() {
 			if f := got.Fields()[field]; !f.Equal(s) || f.IsJSON() != s.IsJSON() {

@@ -30,6 +30,8 @@ type LoginState struct {
 	Status backend.LoginStatus `json:"status"`
 	// Message says for a person what went wrong.
 	Message string `json:"message,omitempty"`
+	// Code is the kind of that error: one that is retryable tells that the login may be tried again as it is. Not set: denied.
+	Code backend.Code `json:"code,omitempty"`
 	// URL is what the person opens.
 	URL string `json:"url,omitempty"`
 	// UserCode is what the person enters there.
@@ -61,7 +63,7 @@ type LoginField struct {
 // NewLoginState gives the wire form of s, without what the login gave.
 func NewLoginState(s backend.LoginState) LoginState {
 	out := LoginState{
-		State: s.State, Status: s.Status, Message: s.Message, URL: s.URL, UserCode: s.UserCode, ExpiresAt: pointTo(s.Expires), Interval: Duration(s.Interval),
+		State: s.State, Status: s.Status, Message: s.Message, Code: s.Code, URL: s.URL, UserCode: s.UserCode, ExpiresAt: pointTo(s.Expires), Interval: Duration(s.Interval),
 	}
 	for _, f := range s.Fields {
 		out.Fields = append(out.Fields, LoginField(f))

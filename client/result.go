@@ -18,6 +18,7 @@ func NewResult(o resolver.Outcome) Result {
 	v := o.Value
 	r.Type, r.Version, r.Revision, r.Stale, r.Metadata = v.Type(), v.Version(), v.Revision(), v.Stale(), v.Metadata()
 	r.ExpiresAt, r.RefreshAfter = pointTo(v.Expires()), pointTo(v.RefreshAfter())
+	r.RefreshError = NewError(v.RefreshError())
 	if s := v.Secret(); !s.IsZero() {
 		f := newFieldValue(s)
 		r.Value, r.ValueBase64, r.JSON = f.Value, f.ValueBase64, f.JSON
@@ -110,6 +111,9 @@ func (r *Result) outcome(whole bool) resolver.Outcome {
 	}
 	if r.ExpiresAt != nil {
 		facts.Expires = *r.ExpiresAt
+	}
+	if r.RefreshError != nil {
+		facts.RefreshError = r.RefreshError.Err()
 	}
 	if r.RefreshAfter != nil {
 		facts.RefreshAfter = *r.RefreshAfter

@@ -65,6 +65,8 @@ type Result struct {
 	RefreshAfter *time.Time `json:"refresh_after,omitempty"`
 	// Stale tells of a value that is given past its time, since its store is unavailable.
 	Stale bool `json:"stale,omitempty"`
+	// RefreshError is why the last fetch of a successor failed: the value may be used, but the next may not come in time.
+	RefreshError *Error `json:"refresh_error,omitempty"`
 	// Metadata tells about the secret and is never secret itself.
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Value is the secret that the ref selects; absent of a secret with several fields, where the ref names none.

@@ -349,6 +349,9 @@ func TestSidecarOutage(t *testing.T) {
 		if slowest > 20*time.Second {
 			t.Errorf("%s: a stale answer took %s", name, slowest)
 		}
+		if got := p.run("get", p.password().String()); got.status != 0 || got.stdout != "first-c4nary" || !strings.Contains(got.stderr, "is used as it was, since it could not be fetched again: ") || strings.Contains(got.stderr, canary) {
+			t.Errorf("%s: the command: status %d, %q", name, got.status, got.stderr)
+		}
 		undo()
 		if t.Failed() {
 			break

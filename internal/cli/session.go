@@ -15,8 +15,10 @@ import (
 	"github.com/credresolve/credresolve/config"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/credref/document"
+	"github.com/credresolve/credresolve/internal/loginhint"
 	"github.com/credresolve/credresolve/internal/statedir"
 	"github.com/credresolve/credresolve/resolver"
+	"github.com/credresolve/credresolve/resolver/grants"
 	"github.com/credresolve/credresolve/secretref"
 )
 
@@ -193,6 +195,9 @@ func (s *session) resolve(ctx context.Context, refs []credref.Ref) []resolver.Ou
 			}
 		}
 	}
+	for _, o := range outcomes {
+		s.warn(o)
+	}
 	if !s.app.verbose {
 		return outcomes
 	}
@@ -200,6 +205,24 @@ func (s *session) resolve(ctx context.Context, refs []credref.Ref) []resolver.Ou
 		s.app.log.Debug("resolved", "ref", o.Ref.String(), "code", string(backend.CodeOf(o.Err)), "took", time.Since(began).Round(time.Microsecond))
 	}
 	return outcomes
+}
+
+// warn tells of a value that may be used, and whose next may not come.
+func (s *session) warn(o resolver.Outcome) {
+	if o.Value == nil {
+		return
+	}
+	switch warning := o.Value.Metadata()[grants.Warning]; {
+	case o.Value.RefreshError() != nil:
+		s.app.tell("%s is used as it was, since it could not be fetched again: %v", o.Ref, o.Value.RefreshError())
+	case o.Value.Stale():
+		s.app.tell("%s is used as it was, past its time, since its store is unavailable", o.Ref)
+	case warning == "refreshing":
+	case warning == string(backend.CodeAuthRequired), warning == "rejected":
+		s.app.tell("%s is used until it ends, and not renewed; log in again: %s", o.Ref, loginhint.Command("login", o.Ref.Provider, o.Ref.ID))
+	case warning != "":
+		s.app.tell("%s is used until it ends; its renewal failed, and is tried again (%s)", o.Ref, warning)
+	}
 }
 
 // stopped gives the signal that ended ctx, nil when none did.

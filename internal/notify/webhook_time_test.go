@@ -54,14 +54,14 @@ func TestPausesBetweenAttempts(t *testing.T) {
 		each     time.Duration // that an attempt takes
 		err      error
 	}{
-		"taken at once":                    {statuses: []int{204}},
-		"taken at last":                    {statuses: []int{500, 503, 408, 200}, pauses: doubling(3)},
-		"down":                             {statuses: []int{500}, pauses: doubling(5), err: backend.ErrUnavailable},
-		"it never answers":                 {statuses: []int{0}, pauses: doubling(5), each: 10 * time.Second, err: backend.ErrUnavailable},
-		"it asks for 100 seconds":          {statuses: []int{429, 200}, wait: "100", pauses: []time.Duration{100 * time.Second}},
-		"it asks for less than we wait":    {statuses: []int{429, 429, 429, 200}, wait: "1", pauses: doubling(3)},
-		"it asks for five hours": {statuses: []int{429}, wait: "18001", err: backend.ErrUnavailable},
-		"the program ends in a pause":      {statuses: []int{500}, ends: 2 * time.Second, pauses: doubling(1), err: context.DeadlineExceeded},
+		"taken at once":                 {statuses: []int{204}},
+		"taken at last":                 {statuses: []int{500, 503, 408, 200}, pauses: doubling(3)},
+		"down":                          {statuses: []int{500}, pauses: doubling(5), err: backend.ErrUnavailable},
+		"it never answers":              {statuses: []int{0}, pauses: doubling(5), each: 10 * time.Second, err: backend.ErrUnavailable},
+		"it asks for 100 seconds":       {statuses: []int{429, 200}, wait: "100", pauses: []time.Duration{100 * time.Second}},
+		"it asks for less than we wait": {statuses: []int{429, 429, 429, 200}, wait: "1", pauses: doubling(3)},
+		"it asks for five hours":        {statuses: []int{429}, wait: "18001", err: backend.ErrUnavailable},
+		"the program ends in a pause":   {statuses: []int{500}, ends: 2 * time.Second, pauses: doubling(1), err: context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -43,6 +43,7 @@ func routes() []route {
 		{"min_freshness", "how much longer the credential must live, such as 5m; one that ends sooner is fetched anew"},
 		{"max_stale", "how far past its time a value may be while its store is unavailable, such as 0s"},
 		{"no_cache", "true: fetch from the store, at most once a second"},
+		{"timeout", "how long to wait, such as 2s; then the code is timeout"},
 	}
 	ofOne := []backend.Code{backend.CodeNotFound, backend.CodeInvalidID, backend.CodeLocked, backend.CodeExpired, backend.CodeTimeout, backend.CodeInternal}
 	ofLogin := append([]backend.Code{backend.CodeConflict, backend.CodeUnsupported}, ofOne...)
@@ -319,11 +320,12 @@ func demand(d client.Demand) resolver.Demand {
 }
 
 func (s *Server) getResolve(req *request) {
-	one, d, err := oneRef(req.r.URL.RawQuery)
+	one, d, patience, err := oneRef(req.r.URL.RawQuery)
 	if err != nil {
 		req.fail(err)
 		return
 	}
+	req.patience = patience
 	a := ask{ref: one, ifNoneMatch: strings.Join(req.r.Header["If-None-Match"], ",")}
 	answers, err := s.resolve(req, append(req.asks[:0], a), d)
 	if err != nil {
@@ -358,48 +360,51 @@ func (s *Server) writeOne(req *request, status int, a *answer) {
 }
 
 // oneRef reads the query of GET /v1/resolve. What is wrong with it is told without what it holds.
-func oneRef(query string) (ref credref.Ref, d resolver.Demand, err error) {
+func oneRef(query string) (ref credref.Ref, d resolver.Demand, patience time.Duration, err error) {
 	seen := false
 	for query != "" {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		name, value, _ := strings.Cut(pair, "=")
 		if value, err = url.QueryUnescape(value); err != nil {
-			return ref, d, bad(http.StatusBadRequest, "the query is not percent-encoded", "")
+			return ref, d, 0, bad(http.StatusBadRequest, "the query is not percent-encoded", "")
 		}
 		switch name {
 		case "ref":
 			if seen {
-				return ref, d, bad(http.StatusBadRequest, "the query names more than one ref", "use POST for several")
+				return ref, d, 0, bad(http.StatusBadRequest, "the query names more than one ref", "use POST for several")
 			}
 			seen = true
 			if ref, err = credref.Parse(value); err != nil {
-				return ref, d, bad(http.StatusBadRequest, err.Error(), "")
+				return ref, d, 0, bad(http.StatusBadRequest, err.Error(), "")
 			}
-		case "min_freshness", "max_stale":
+		case "min_freshness", "max_stale", "timeout":
 			v, err := time.ParseDuration(value)
 			if err != nil || v < 0 {
-				return ref, d, bad(http.StatusBadRequest, name+" must be a duration such as 30s", "")
+				return ref, d, 0, bad(http.StatusBadRequest, name+" must be a duration such as 30s", "")
 			}
-			if name == "max_stale" {
+			switch name {
+			case "max_stale":
 				d.MaxStale = &v
-			} else {
+			case "timeout":
+				patience = v
+			default:
 				d.MinFreshness = v
 			}
 		case "no_cache":
 			if value != "true" && value != "false" {
-				return ref, d, bad(http.StatusBadRequest, "no_cache must be true or false", "")
+				return ref, d, 0, bad(http.StatusBadRequest, "no_cache must be true or false", "")
 			}
 			d.NoCache = value == "true"
 		case "":
 		default:
-			return ref, d, bad(http.StatusBadRequest, "the query has an unknown parameter", "known: ref, min_freshness, max_stale, no_cache; percent-encode the ref")
+			return ref, d, 0, bad(http.StatusBadRequest, "the query has an unknown parameter", "known: ref, min_freshness, max_stale, no_cache, timeout; percent-encode the ref")
 		}
 	}
 	if !seen {
-		return ref, d, bad(http.StatusBadRequest, "the query names no ref", "send ?ref=cred%3A%2F%2Fapp%2Fkv%2Fapp%2Fdb%23password")
+		return ref, d, 0, bad(http.StatusBadRequest, "the query names no ref", "send ?ref=cred%3A%2F%2Fapp%2Fkv%2Fapp%2Fdb%23password")
 	}
-	return ref, d, nil
+	return ref, d, patience, nil
 }
 
 func (s *Server) report(req *request) {

@@ -39,6 +39,9 @@ func appendResult(out []byte, a *answer) []byte {
 	if v.Stale() {
 		out = append(out, `,"stale":true`...)
 	}
+	if a.refreshError != nil {
+		out = appendError(append(out, `,"refresh_error":`...), a.refreshError)
+	}
 	if v.HasMetadata() {
 		out = append(out, `,"metadata":{`...)
 		metadata := v.Metadata()
@@ -131,6 +134,9 @@ func room(a *answer) int {
 		return n
 	}
 	n += size(a.value)
+	if e := a.refreshError; e != nil {
+		n += 256 + textLen([]byte(e.Message))
+	}
 	return n
 }
 

@@ -218,6 +218,9 @@ func TestOutage(t *testing.T) {
 	first := sc.resolve(`{"provider":"g","id":"x"}`)[0]
 	g.set(nil, backend.Errorf(backend.CodeUnavailable, "the store is away"))
 	eventually(t, "the value is stale", func() bool { return sc.resolve(`{"provider":"g","id":"x"}`)[0].Stale })
+	if e := sc.resolve(`{"provider":"g","id":"x"}`)[0].RefreshError; e == nil || e.Code != backend.CodeUnavailable || !strings.Contains(e.Message, "the store is away") {
+		t.Errorf("why it is not fetched again: %+v", e)
+	}
 	before, began := g.count("x"), time.Now()
 	var wg sync.WaitGroup
 	for range 50 {
@@ -225,7 +228,7 @@ func TestOutage(t *testing.T) {
 			c := sc.client("")
 			for range 40 {
 				v, err := c.Resolve(t.Context(), refOf("cred://g/x"))
-				if err != nil || !v.Stale() || v.Revision() != first.Revision {
+				if err != nil || !v.Stale() || v.Revision() != first.Revision || !errors.Is(v.RefreshError(), backend.ErrUnavailable) {
 					t.Errorf("a client got %v", err)
 					return
 				}
@@ -237,7 +240,10 @@ func TestOutage(t *testing.T) {
 		t.Errorf("%d store calls in %s", calls, time.Since(began))
 	}
 	g.set(nil, nil)
-	eventually(t, "it is fresh again", func() bool { return !sc.resolve(`{"provider":"g","id":"x"}`)[0].Stale })
+	eventually(t, "it is fresh again", func() bool {
+		r := sc.resolve(`{"provider":"g","id":"x"}`)[0]
+		return !r.Stale && r.RefreshError == nil
+	})
 }
 
 func TestAuditLines(t *testing.T) {

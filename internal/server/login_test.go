@@ -283,7 +283,7 @@ func TestLoginThatEndsOtherwise(t *testing.T) {
 	if err := p.Deny(ctx, denied.UserCode); err != nil {
 		t.Fatal(err)
 	}
-	if s := ended(t, web, denied.State); s.Status != backend.LoginError || s.Message == "" {
+	if s := ended(t, web, denied.State); s.Status != backend.LoginError || s.Message == "" || s.Code != backend.CodeDenied {
 		t.Errorf("a person who refuses: %+v", s)
 	}
 	for range 2 {

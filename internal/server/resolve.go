@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/client"
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/audit"
 	"github.com/credresolve/credresolve/resolver"
@@ -39,8 +40,10 @@ type answer struct {
 	unchanged bool
 	exact     bool
 	err       error
-	rule      string // that decided
-	denied    bool
+	// refreshError is that of value, which may change while the answer is written.
+	refreshError *client.Error
+	rule         string // that decided
+	denied       bool
 }
 
 // resolve answers asks for req's caller. An error is that of all: then nothing may be revealed.
@@ -96,6 +99,7 @@ func (s *Server) resolve(req *request, asks []ask, d resolver.Demand) ([]answer,
 		case a.denied:
 			s.metrics.Denied(req.caller.consumer.Name())
 		case a.value != nil:
+			a.refreshError = client.NewError(a.value.RefreshError())
 			s.metrics.Served(a.value)
 		}
 	}

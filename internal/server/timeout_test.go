@@ -48,6 +48,10 @@ func TestRequestWithATimeout(t *testing.T) {
 		t.Errorf("status %d", got.status)
 	}
 
+	if got := sc.do("GET", "/v1/resolve?ref=cred%3A%2F%2Fslow%2Fx&timeout=50ms", ""); got.status != backend.CodeTimeout.HTTPStatus() {
+		t.Errorf("status %d: %s", got.status, got.body)
+	}
+
 	// The deadline of a client's context is that timeout, and its end is told as a resolver tells it.
 	c, err := client.New(client.Config{Socket: sc.socket})
 	if err != nil {
