@@ -140,7 +140,7 @@ func (b *Backend) Get(ctx context.Context, req backend.Request) (*backend.Creden
 		return r.hand("", time.Time{}), nil
 	case !b.refreshes(r):
 		return nil, b.begin(ctx, k, k.loginNeeded("the login of "+k.String()+" ended at "+at(r.Expires)+", and nothing was given to refresh it with"))
-	case r.State == stateActive && now.Before(r.next(good)):
+	case r.State == stateActive && r.paused(now, good):
 		if good {
 			return r.hand(string(r.Failure), r.next(true)), nil
 		}

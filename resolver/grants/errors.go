@@ -77,6 +77,13 @@ func reasonOf(err error) string {
 	return e.Reason
 }
 
+// calm makes an error of a panic, whose words are not known to be without secrets. It is deferred.
+func calm(err *error) {
+	if recover() != nil {
+		*err = backend.Errorf(backend.CodeInternal, "the backend panicked")
+	}
+}
+
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // tooLarge says of the error of a store that cannot hold what it was given how much that is.

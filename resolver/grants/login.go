@@ -169,6 +169,12 @@ func (b *Backend) PollLogin(ctx context.Context, state string) (backend.LoginSta
 	return b.poll(ctx, l, state)
 }
 
+// askState asks the adapter how a login stands.
+func (b *Backend) askState(ctx context.Context, state string) (s backend.LoginState, err error) {
+	defer calm(&err)
+	return b.inner.(backend.Login).PollLogin(ctx, state)
+}
+
 func (b *Backend) poll(ctx context.Context, l *login, state string) (backend.LoginState, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -178,7 +184,7 @@ func (b *Backend) poll(ctx context.Context, l *login, state string) (backend.Log
 	if l.grant != nil {
 		return b.settle(ctx, l, l.state())
 	}
-	s, err := b.inner.(backend.Login).PollLogin(ctx, state)
+	s, err := b.askState(ctx, state)
 	if err != nil {
 		if errors.Is(err, backend.ErrNotFound) {
 			return l.end(ended(l.state(), backend.LoginExpired, "")), nil

@@ -159,7 +159,7 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 				return marker, false, k.loginNeeded(marker.Reason)
 			}
 		}
-		if next := r.next(good); !force && !again && !written && now.Before(next) {
+		if !force && !again && !written && r.paused(now, good) {
 			return r, false, r.failure(now, good)
 		}
 		// From here on who finds the record knows that the token may be spent.
@@ -219,11 +219,7 @@ func (b *Backend) exchange(ctx context.Context, k key, id string, force bool) (r
 func (b *Backend) ask(ctx context.Context, k key, r *record, until time.Time) (g *backend.Grant, err error) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	defer func() {
-		if recover() != nil { // what it says is not known to be without secrets
-			g, err = nil, backend.Errorf(backend.CodeInternal, "the backend panicked")
-		}
-	}()
+	defer calm(&err)
 	have := r.grant()
 	g, err = b.inner.(backend.Refresher).Refresh(ctx, k.req, have)
 	switch {

@@ -41,9 +41,11 @@ func (r *record) due() time.Time {
 	return due
 }
 
+// isDue reports whether a successor is to be made now. What was got in the future was got before the clock was set back, or by a
+// host whose clock is ahead: when it ends is not known.
 func (r *record) isDue(now time.Time) bool {
 	due := r.due()
-	return r.Ended || !due.IsZero() && !now.Before(due)
+	return r.Ended || !due.IsZero() && (!now.Before(due) || now.Add(hostSkew).Before(r.Obtained))
 }
 
 // usable reports whether the credential may still be handed out.
@@ -70,6 +72,12 @@ func (r *record) next(good bool) time.Time {
 		next = r.NotBefore
 	}
 	return next
+}
+
+// paused reports whether no exchange is made yet after those that failed. A failure in the future was one before the clock was set
+// back, and does not count.
+func (r *record) paused(now time.Time, good bool) bool {
+	return !now.Add(hostSkew).Before(r.Failed) && now.Before(r.next(good))
 }
 
 // fail notes that an exchange failed for a reason that may pass.

@@ -124,6 +124,7 @@ func (s *Store) load(ctx context.Context, k key) (*record, error) {
 
 // read gives what stands in the place of k's record, and its version.
 func (s *Store) read(ctx context.Context, k key) (text backend.Secret, version string, err error) {
+	defer calm(&err)
 	w, err := s.open()
 	if err != nil {
 		return backend.Secret{}, "", err
@@ -146,7 +147,8 @@ func (s *Store) read(ctx context.Context, k key) (text backend.Secret, version s
 
 // save writes r in the place of what has the version that r was read with; of a new record, of nothing. ErrConflict when
 // another is there.
-func (s *Store) save(ctx context.Context, r *record) error {
+func (s *Store) save(ctx context.Context, r *record) (err error) {
+	defer calm(&err)
 	w, err := s.open()
 	if err != nil {
 		return err
@@ -181,7 +183,8 @@ func (s *Store) save(ctx context.Context, r *record) error {
 const unknownVersion = "\x00"
 
 // remove deletes the record of k, if it is at that version.
-func (s *Store) remove(ctx context.Context, k key, version string) error {
+func (s *Store) remove(ctx context.Context, k key, version string) (err error) {
+	defer calm(&err)
 	w, err := s.open()
 	if err != nil {
 		return err
