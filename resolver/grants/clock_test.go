@@ -22,9 +22,7 @@ func TestClockIsSetBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i, w := &issuer{ttl: time.Hour}, vessel(t)
-		b := inMemory(t, w, i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, w, i)
 		in(t, w, "obtained", 3*time.Hour)
 		in(t, w, "expires", 4*time.Hour)
 		for range 3 {
@@ -98,9 +96,7 @@ func TestStorePanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour}
 		w := &faulty{Writer: vessel(t)}
-		b := inMemory(t, w, i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, w, i)
 		for _, last := range []int{1, 2} { // the write that says that an exchange begins, the one after it
 			n := 0
 			w.panics(func() bool { n++; return n >= last })

@@ -25,9 +25,7 @@ func TestStoreFailsAfterTheExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour}
 		w := &faulty{Writer: vessel(t)}
-		b := inMemory(t, w, i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, w, i)
 		time.Sleep(time.Hour)
 		w.set(nil, func(n int) error { // the marker is written, what comes after is not
 			if n == 1 {
@@ -85,9 +83,7 @@ func TestAnswerOfTheStoreIsLost(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			i := &issuer{ttl: time.Hour}
 			w := &lossy{faulty: &faulty{Writer: vessel(t)}}
-			b := inMemory(t, w, i, grants.Config{})
-			defer b.Close()
-			enter(t, b, i, me)
+			b := entered(t, w, i)
 			time.Sleep(time.Hour)
 			w.lose(n)
 			if _, err := b.Get(t.Context(), me); err != nil {
@@ -123,9 +119,7 @@ func TestStoreIsReadOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour}
 		w := &faulty{Writer: vessel(t)}
-		b := inMemory(t, w, i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, w, i)
 		w.set(nil, func(int) error { return backend.Errorf(backend.CodeDenied, "read-only") })
 		time.Sleep(56 * time.Minute)
 		if c := want(t, b, "access-c4nary-1"); c.Metadata[grants.Warning] != "denied" {

@@ -33,6 +33,15 @@ func inMemory(t testing.TB, w backend.Writer, inner backend.Backend, c grants.Co
 	return grants.NewStore(c).Keep("desk", inner)
 }
 
+// entered is inMemory where somebody has logged in as me, until the test ends.
+func entered(t testing.TB, w backend.Writer, i *issuer) *grants.Backend {
+	t.Helper()
+	b := inMemory(t, w, i, grants.Config{})
+	t.Cleanup(func() { _ = b.Close() })
+	enter(t, b, i, me)
+	return b
+}
+
 func want(t testing.TB, b *grants.Backend, secret string) *backend.Credential {
 	t.Helper()
 	c, err := b.Get(context.Background(), me)
@@ -62,9 +71,7 @@ func TestRefreshWhenItIsDue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				i := tc.i
-				b := inMemory(t, vessel(t), i, grants.Config{})
-				defer b.Close()
-				enter(t, b, i, me)
+				b := entered(t, vessel(t), i)
 				began := time.Now()
 				c := want(t, b, "access-c4nary-1")
 				if got := c.RefreshAfter.Sub(began); got != tc.wait {
@@ -90,9 +97,7 @@ func TestNeverRefreshedWithoutAnEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		time.Sleep(1000 * time.Hour)
 		if c := want(t, b, "access-c4nary-1"); !c.RefreshAfter.IsZero() || i.count() != 0 {
 			t.Errorf("%v, %d exchanges", c.RefreshAfter, i.count())
@@ -105,9 +110,7 @@ func TestServerIsAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		i.failing(backend.Errorf(backend.CodeUnavailable, "issuer.example is away"))
 		time.Sleep(55 * time.Minute)
 		c := want(t, b, "access-c4nary-1")
@@ -155,9 +158,7 @@ func TestPausesGrow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: 1000 * time.Hour, advice: func(now time.Time) time.Time { return now.Add(time.Hour) }}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		i.failing(backend.ErrUnavailable)
 		time.Sleep(time.Hour)
 		for _, minutes := range []time.Duration{5, 10, 20, 40, 60, 60} {
@@ -181,9 +182,7 @@ func TestPauseIsKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i, w := &issuer{ttl: time.Hour}, vessel(t)
-		b := inMemory(t, w, i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, w, i)
 		i.failing(&backend.Error{Code: backend.CodeThrottled, Reason: "too many", RetryAfter: 8 * time.Minute})
 		time.Sleep(56 * time.Minute)
 		want(t, b, "access-c4nary-1")
@@ -209,9 +208,7 @@ func TestServerWantsALogin(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		i.failing(backend.Errorf(backend.CodeAuthRequired, "invalid_grant: it was revoked"))
 		time.Sleep(55 * time.Minute)
 		if c := want(t, b, "access-c4nary-1"); c.Metadata[grants.Warning] != "auth_required" {
@@ -240,9 +237,7 @@ func TestNothingToRefreshWith(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour, plain: true}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		time.Sleep(59 * time.Minute)
 		want(t, b, "access-c4nary-1")
 		fails(t, b.Refresh(t.Context(), me), errors.ErrUnsupported)
@@ -263,9 +258,7 @@ func TestReject(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{ttl: time.Hour}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		first := want(t, b, "access-c4nary-1")
 		for range 5 {
 			if err := b.Reject(t.Context(), me, first); err != nil {
@@ -289,9 +282,7 @@ func TestRejectOfAKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{plain: true}
-		b := inMemory(t, vessel(t), i, grants.Config{})
-		defer b.Close()
-		enter(t, b, i, me)
+		b := entered(t, vessel(t), i)
 		key := want(t, b, "access-c4nary-1")
 		if err := b.Reject(t.Context(), me, key); err != nil {
 			t.Fatal(err)
