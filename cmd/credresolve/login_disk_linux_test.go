@@ -9,8 +9,6 @@ import (
 	"testing"
 )
 
-const formConfig = "  form: {kind: static, fields: [{name: key}]}\n"
-
 // On a full disk a login that is there stays good, one that cannot be kept is none, and what was begun leaves nothing behind.
 func TestLoginOnAFullDisk(t *testing.T) {
 	t.Parallel()

@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	formConfig   = "  form: {kind: static, fields: [{name: key}]}\n"
 	apiKey       = "sk-key-c4nary-17"
 	fieldsConfig = `  tool: {kind: static, fields: [{name: key, label: API key, help: begins with sk-, url: "https://tool.example/keys"}], check: {url: CHECK, headers: {Authorization: "Bearer {key}"}}}
   bank: {kind: static, type: user_value, fields: [{name: user, secret: false}, {name: pin}, {name: note, optional: true}]}
@@ -111,6 +112,27 @@ func TestServerThatSendsWhatNobodyAskedFor(t *testing.T) {
 		if got, said := d.run(0, "", "-v", "get", "cred://app/k"); got != "v" || strings.Contains(said, canary) {
 			t.Fatalf("it prints %q and said %s", got, said)
 		}
+	}
+}
+
+// A sidecar that takes connections and never answers is told of, and the logins all the same.
+func TestStatusOfASidecarThatHangs(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, formConfig)
+	d.run(0, "k", "login", "form")
+	if err := os.Mkdir(filepath.Join(d.dir, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(d.dir, "run", "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := os.Chmod(filepath.Join(d.dir, "run", "sock"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, said := d.run(6, "", "status"); !strings.Contains(out, "form") || !strings.Contains(said, "the sidecar did not answer within 10s") {
+		t.Errorf("it prints %s and said %s", out, said)
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +32,12 @@ container.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := a.bounded(cmd.Context())
 			defer cancel()
+			if a.timeout <= 0 {
+				ctx, cancel = context.WithTimeoutCause(ctx, statusTime, &backend.Error{
+					Code: backend.CodeUnavailable, Reason: fmt.Sprintf("the sidecar did not answer within %v", statusTime), Remedy: "start it again: credresolve serve",
+				})
+				defer cancel()
+			}
 			logins, err := a.loginsAt(socket)
 			if err != nil {
 				a.complain(err)
@@ -63,6 +70,8 @@ container.`,
 	output = outputFlag(cmd)
 	return cmd
 }
+
+const statusTime = 10 * time.Second // for a sidecar that hangs, where --timeout does not say otherwise
 
 // status is the sidecar's answer, with the logins of this user.
 type status struct {
