@@ -38,7 +38,9 @@ func TestConfigsThatCannotBe(t *testing.T) {
 		"tls.client_cert and tls.client_key": func(c *oauth2.Config) { c.TLS.ClientCert = "/c4nary" },
 		"neither issuer nor endpoints.token": func(c *oauth2.Config) { c.Issuer = "" },
 		"endpoints.authorization is missing": func(c *oauth2.Config) { c.Issuer, c.Endpoints.Token = "", "https://login.example/t" },
-		"endpoints.device is missing":        func(c *oauth2.Config) { c.Issuer, c.Grant, c.Endpoints.Token = "", "device_code", "https://login.example/t" },
+		"endpoints.device is missing": func(c *oauth2.Config) {
+			c.Issuer, c.Grant, c.Endpoints.Token = "", "device_code", "https://login.example/t"
+		},
 	} {
 		c := oauth2.Config{Issuer: "https://login.example", ClientID: "c"}
 		change(&c)
