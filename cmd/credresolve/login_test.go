@@ -360,7 +360,7 @@ func TestLoginOnATerminal(t *testing.T) {
 	at := callback(t, strings.ReplaceAll(s.text(), "\r\n", "\n"))
 	s.enter("hello\r")
 	s.expect(`paste the whole address(?s:.)*ended: `)
-	s.enter(at + "\r")
+	s.enter(at + "&pad=" + strings.Repeat("x", 10000) + "\r") // longer than a line that the terminal itself collects
 	s.expect(`logged in to gh as id1`)
 	s.wantStatus(0)
 	d.run(0, "", "logout", "gh")

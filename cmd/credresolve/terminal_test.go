@@ -230,6 +230,50 @@ func TestConfigureAsksForReferences(t *testing.T) {
 	s.wantSane()
 }
 
+// A line of any length arrives whole, is edited by the terminal's keys, and is shown only where it may be.
+func TestLongLinesAreTakenWhole(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, strings.ReplaceAll(fieldsConfig, "CHECK", `"http://127.0.0.1:1"`))
+	long := strings.Repeat("c4nary-\u00fc_", 1000) // 10,000 bytes
+	s := startOnTerminal(t, d.dir, d.env, "credresolve", "login", "bank")
+	s.expect("user: ")
+	s.enter("wrong\x15bo" + long + "\u00e4x\x7f\x7f word\x17end\n")
+	s.expect("pin: ")
+	before := s.text()
+	if !strings.Contains(before, long) {
+		t.Error("what may be shown is not")
+	}
+	s.enter("mistyped\x15key" + long + "y\x7f\n")
+	s.expect("note .*: ")
+	s.enter("\n")
+	s.expect("logged in to bank")
+	s.wantStatus(0)
+	s.wantSane()
+	if strings.Contains(s.text()[len(before):], "c4nary") {
+		t.Error("a hidden line was shown")
+	}
+	for field, want := range map[string]string{"user": "bo" + long + " end", "pin": "key" + long} {
+		if got, _ := d.run(0, "", "get", "cred://bank/default#"+field); got != want {
+			t.Errorf("%s: %d bytes arrived, want %d", field, len(got), len(want))
+		}
+	}
+
+	s = startOnTerminal(t, d.dir, d.env, "credresolve", "login", "bank", "second")
+	s.expect("user: ")
+	s.enter(strings.Repeat("x", 70000) + "\n") // and nothing of it is left to the shell
+	s.expect("a line is longer than 65536 bytes")
+	s.wantStatus(2)
+	s.wantSane()
+
+	for keys, want := range map[string]int{"\x04": 2, "half\x03": 130} {
+		s = startOnTerminal(t, d.dir, d.env, "credresolve", "login", "bank", "third")
+		s.expect("user: ")
+		s.enter(keys)
+		s.wantStatus(want)
+		s.wantSane()
+	}
+}
+
 func TestPromptTakesNoEmptyValue(t *testing.T) {
 	t.Parallel()
 	dir, env := workDir(t)

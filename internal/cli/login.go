@@ -219,7 +219,6 @@ func pasted(st backend.LoginState) bool {
 const (
 	pollEvery  = 200 * time.Millisecond // where the backend names no interval: it costs nothing
 	tellEvery  = 30 * time.Second
-	maxLine    = 64 << 10 // bytes
 	mostTries  = 3
 	patientFor = 2 * time.Second // with a browser that fails at once
 )
@@ -234,6 +233,7 @@ type pending struct {
 	noRedirect bool
 
 	in      *bufio.Reader // standard input, where that is no terminal
+	typing  *typist       // where it is one
 	members map[string]backend.Secret
 	tries   int
 }
@@ -281,6 +281,14 @@ func (p *pending) wait(ctx context.Context) error {
 	}
 	var lines <-chan line
 	paste := pasted(p.state)
+	if paste && isTerminal(a.stdin) {
+		t, err := a.typing(false)
+		if err != nil {
+			return err
+		}
+		defer t.stop()
+		p.typing = t
+	}
 	ask := func() {
 		if isTerminal(a.stdin) {
 			fmt.Fprint(a.stderr, "the address at which the browser ended: ")
@@ -404,10 +412,17 @@ type line struct {
 
 // readLine reads a line in the background; a read that nobody waits for any more ends with the process.
 func (p *pending) readLine() <-chan line {
+	ch := make(chan line, 1)
+	if t := p.typing; t != nil {
+		go func() {
+			text, err := t.line()
+			ch <- line{text, err}
+		}()
+		return ch
+	}
 	if p.in == nil {
 		p.in = bufio.NewReaderSize(p.s.app.stdin, 4096)
 	}
-	ch := make(chan line, 1)
 	go func() { ch <- nextLine(p.in) }()
 	return ch
 }
@@ -418,7 +433,7 @@ func nextLine(in *bufio.Reader) line {
 		part, err := in.ReadSlice('\n')
 		out = append(out, part...)
 		if len(out) > maxLine {
-			return line{err: backend.Errorf(backend.CodeUsage, "a line of standard input is longer than %d bytes", maxLine)}
+			return line{err: errLongLine}
 		}
 		if err == nil || len(out) > 0 && err != bufio.ErrBufferFull {
 			return line{text: bytes.TrimRight(out, "\r\n")}
@@ -588,22 +603,8 @@ func (a *app) promptField(ctx context.Context, f backend.LoginField) ([]byte, er
 	if f.Optional {
 		prompt += " (may be left empty)"
 	}
-	var text []byte
-	var err error
-	if f.Secret {
-		text, err = a.promptHidden(ctx, prompt)
-	} else {
-		fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
-		var got string
-		if got, err = await(ctx, func() (string, error) { return readLine(a.stdin) }); err != nil {
-			fmt.Fprintln(a.stderr)
-		}
-		text = []byte(strings.TrimRight(got, "\r\n"))
-		if errors.Is(err, io.EOF) && len(text) > 0 {
-			err = nil
-		}
-	}
-	if err != nil && ctx.Err() == nil {
+	text, err := a.prompt(ctx, prompt+": ", f.Secret)
+	if err != nil && err != error(errLongLine) && ctx.Err() == nil {
 		err = backend.Errorf(backend.CodeUsage, "%s was not given; nothing was stored", label(f))
 	}
 	return text, err

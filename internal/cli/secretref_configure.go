@@ -310,16 +310,11 @@ func keysOf[V any](m map[string]V) func(func(string) bool) {
 
 // ask reads one line of the terminal.
 func (a *app) ask(ctx context.Context, prompt string) (string, error) {
-	fmt.Fprint(a.stderr, printable(prompt))
-	line, err := await(ctx, func() (string, error) { return readLine(a.stdin) })
-	if err != nil {
-		fmt.Fprintln(a.stderr)
-		if errors.Is(err, io.EOF) {
-			return "", backend.Errorf(backend.CodeCanceled, "nothing was changed")
-		}
-		return "", err
+	line, err := a.prompt(ctx, prompt, false)
+	if errors.Is(err, io.EOF) {
+		err = backend.Errorf(backend.CodeCanceled, "nothing was changed")
 	}
-	return strings.TrimSpace(line), nil
+	return strings.TrimSpace(string(line)), err
 }
 
 // finish tries the plan, writes it, and carries it out.

@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -64,57 +64,165 @@ func (a *app) confirm(ctx context.Context, question, instead string) error {
 	if !isTerminal(a.stdin) {
 		return &backend.Error{Code: backend.CodeUsage, Reason: "there is no terminal to ask on", Remedy: instead}
 	}
-	fmt.Fprintf(a.stderr, "%s [y/N] ", printable(question))
-	line, err := await(ctx, func() (string, error) { return readLine(a.stdin) })
+	answer, err := a.prompt(ctx, question+" [y/N] ", false)
 	if err != nil {
-		fmt.Fprintln(a.stderr)
 		return err
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
+	switch strings.ToLower(string(bytes.TrimSpace(answer))) {
 	case "y", "yes":
 		return nil
 	}
 	return backend.Errorf(backend.CodeCanceled, "nothing was changed")
 }
 
-// promptHidden reads a line without showing it.
-func (a *app) promptHidden(ctx context.Context, prompt string) ([]byte, error) {
+// prompt asks for a line on the terminal, and shows what is typed unless hide; io.EOF when there is none.
+func (a *app) prompt(ctx context.Context, text string, hide bool) ([]byte, error) {
+	t, err := a.typing(hide)
+	if err != nil {
+		return nil, err
+	}
+	defer t.stop() // a signal ends the wait, not the read
+	fmt.Fprint(a.stderr, printable(text))
+	line, err := await(ctx, t.line)
+	if hide || err != nil {
+		fmt.Fprintln(a.stderr)
+	}
+	return line, err
+}
+
+// maxLine is how much of a line is read, in bytes.
+const maxLine = 64 << 10
+
+var errLongLine = backend.Errorf(backend.CodeUsage, "a line is longer than %d bytes", maxLine)
+
+// editing are the bytes that a terminal's keys send to edit a line; 0: none does.
+type editing struct{ erase, word, kill, end byte }
+
+// typist reads lines of a terminal that hands on every byte at once: a line that it collects itself it cuts, at 4,095 bytes
+// on Linux (termios(3)). Signals are its affair as ever.
+type typist struct {
+	in   io.Reader
+	echo io.Writer
+	keys editing
+
+	mu    sync.Mutex
+	over  bool
+	setUp func() error
+	reset func()
+}
+
+// typing begins to read lines of the terminal; stop gives it back as it was.
+func (a *app) typing(hide bool) (*typist, error) {
 	fd := int(a.stdin.Fd())
 	saved, err := term.GetState(fd)
 	if err != nil {
 		return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be read: %s", reason(err))
 	}
-	// A signal ends the wait, not the read: the terminal must show what is typed again all the same.
-	defer func() { _ = term.Restore(fd, saved) }()
-	if err := echoOff(fd); err != nil {
-		return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be told to hide what is typed: %s", reason(err))
+	t := &typist{in: a.stdin, echo: io.Discard, keys: editingKeys(fd)}
+	ours := !hide && t.keys != (editing{}) && isTerminal(a.stderr) // where we can take back what we show
+	if ours {
+		t.echo = a.stderr
 	}
-	fmt.Fprintf(a.stderr, "%s: ", printable(prompt))
-	b, err := await(ctx, func() ([]byte, error) { return readHidden(a.stdin) })
-	fmt.Fprintln(a.stderr)
-	return b, err
+	t.setUp = func() error { return unedited(fd, hide || ours) }
+	if err := t.setUp(); err != nil {
+		_ = term.Restore(fd, saved)
+		return nil, backend.Errorf(backend.CodeInternal, "the terminal cannot be told how to take what is typed: %s", reason(err))
+	}
+	unwatch := onContinue(t.resume)
+	t.reset = func() { unwatch(); _ = term.Restore(fd, saved) }
+	return t, nil
 }
 
-// readHidden reads a line without its end; io.EOF when there is none, which term.ReadPassword reads over.
-func readHidden(in io.Reader) ([]byte, error) {
-	line := make([]byte, 0, 4096) // a terminal's longest, so that no copy of it stays behind
+// resume sets the terminal up again, which a shell that had it meanwhile did in its own way.
+func (t *typist) resume() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		_ = t.setUp()
+	}
+}
+
+// stop restores the terminal. A read that goes on shows nothing from now on.
+func (t *typist) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	t.reset()
+}
+
+func (t *typist) show(text []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		_, _ = t.echo.Write(text)
+	}
+}
+
+// line reads a line without its end.
+func (t *typist) line() ([]byte, error) {
+	line := make([]byte, 0, maxLine) // so that no copy of it stays behind
+	long := false
+	back := func(from int) { // takes back what is typed behind from
+		for _, c := range line[from:] {
+			t.show(bytes.Repeat([]byte("\b \b"), len(look(c))-trailing(c)))
+		}
+		clear(line[from:])
+		line, long = line[:from], false
+	}
 	for b := make([]byte, 1); ; {
-		switch n, err := in.Read(b); {
-		case n == 1 && b[0] == '\n', err == io.EOF && len(line) > 0:
-			return bytes.TrimSuffix(line, []byte("\r")), nil
-		case n == 1:
-			line = append(line, b[0])
-		case err != nil:
+		n, err := t.in.Read(b)
+		c := b[0]
+		switch {
+		case n == 0 && err == nil:
+		case n == 0 && (err != io.EOF || len(line) == 0):
 			clear(line)
-			return nil, err
+			return nil, io.EOF // also of a terminal that is gone
+		case n == 0, c == '\n', c == t.keys.end && c != 0:
+			t.show([]byte("\n"))
+			switch {
+			case long:
+				clear(line)
+				return nil, errLongLine
+			case n == 1 && c != '\n' && len(line) == 0:
+				return nil, io.EOF
+			}
+			return bytes.TrimSuffix(line, []byte("\r")), nil
+		case c == t.keys.erase && c != 0:
+			_, size := utf8.DecodeLastRune(line)
+			back(len(line) - size)
+		case c == t.keys.word && c != 0:
+			back(bytes.LastIndexByte(bytes.TrimRight(line, " "), ' ') + 1)
+		case c == t.keys.kill && c != 0:
+			back(0)
+		case len(line) == maxLine:
+			long = true // the rest of it is not left to the shell
+		default:
+			line = append(line, c)
+			t.show(look(c))
 		}
 	}
+}
+
+// look is how a terminal shows the byte c that was typed.
+func look(c byte) []byte {
+	if c < ' ' || c == 0x7f {
+		return []byte{'^', c ^ 0x40}
+	}
+	return []byte{c}
+}
+
+// trailing is 1 for a byte that takes no place of its own: a further one of a character in UTF-8.
+func trailing(c byte) int {
+	if utf8.RuneStart(c) {
+		return 0
+	}
+	return 1
 }
 
 // promptSecret reads a value twice without showing it.
 func (a *app) promptSecret(ctx context.Context, what string) ([]byte, error) {
 	ask := func(prompt string) ([]byte, error) {
-		b, err := a.promptHidden(ctx, prompt)
+		b, err := a.prompt(ctx, prompt+": ", true)
 		if err == io.EOF || err == nil && len(b) == 0 {
 			err = backend.Errorf(backend.CodeUsage, "no value was given; nothing was stored")
 		}
@@ -150,8 +258,6 @@ func readAll(ctx context.Context, in *os.File, limit int64, what string) ([]byte
 	}
 	return b, nil
 }
-
-func readLine(in io.Reader) (string, error) { return bufio.NewReader(in).ReadString('\n') }
 
 // await gives what read gives, or the cause of ctx's end if that is earlier: nothing else interrupts the read of a terminal
 // or a pipe, which then goes on until the process ends.
