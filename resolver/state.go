@@ -59,6 +59,7 @@ var transitions = [...]transition{
 	{StateRefreshing, EventFailed, StateActive},
 	{StateRefreshing, EventFailed, StateConfigured}, // denied, gone, or over
 	{StateRefreshing, EventAuthRequired, StateAuthRequired},
+	{StateAuthRequired, EventAuthRequired, StateAuthRequired}, // its end has come, and it is served no more
 
 	{StateActive, EventRevoked, StateRevoked},
 	{StateExpiring, EventRevoked, StateRevoked},
