@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -225,17 +226,7 @@ func (p *pluginSecrets) alter(ctx context.Context, change func(keys []string) ([
 // set keeps value under key.
 func (p *pluginSecrets) set(ctx context.Context, key string, value backend.Secret) error {
 	for range maxConflicts {
-		added := false
-		err := p.alter(ctx, func(keys []string) ([]string, error) {
-			i, there := slices.BinarySearch(keys, key)
-			switch added = !there; {
-			case there:
-				return nil, nil
-			case len(keys) >= maxSecretKeys:
-				return nil, &backend.Error{Code: backend.CodeDenied, Reason: "the plugin keeps as many secrets as it may", Remedy: "delete some"}
-			}
-			return slices.Insert(slices.Clone(keys), i, key), nil
-		})
+		added, err := p.list(ctx, key, maxSecretKeys)
 		if err != nil {
 			return err
 		}
@@ -245,7 +236,7 @@ func (p *pluginSecrets) set(ctx context.Context, key string, value backend.Secre
 			}
 			return err
 		}
-		// Another sidecar may have ended the plugin meanwhile.
+		// Another sidecar may have deleted the key, or ended the plugin, meanwhile.
 		keys, _, err := p.index(ctx)
 		if err != nil {
 			return err
@@ -257,15 +248,50 @@ func (p *pluginSecrets) set(ctx context.Context, key string, value backend.Secre
 	return errContended
 }
 
-// unlist takes key from the list.
+// list adds key to the list, which may have no more than limit.
+func (p *pluginSecrets) list(ctx context.Context, key string, limit int) (added bool, err error) {
+	err = p.alter(ctx, func(keys []string) ([]string, error) {
+		i, there := slices.BinarySearch(keys, key)
+		switch added = !there; {
+		case there:
+			return nil, nil
+		case len(keys) >= limit:
+			return nil, &backend.Error{Code: backend.CodeDenied, Reason: "the plugin keeps as many secrets as it may", Remedy: "delete some"}
+		}
+		return slices.Insert(slices.Clone(keys), i, key), nil
+	})
+	return added, err
+}
+
+// unlist takes key from the list, unless it has a value again: another sidecar that set it in between found it listed.
 func (p *pluginSecrets) unlist(ctx context.Context, key string) error {
-	return p.alter(ctx, func(keys []string) ([]string, error) {
+	err := p.alter(ctx, func(keys []string) ([]string, error) {
 		i, there := slices.BinarySearch(keys, key)
 		if !there {
 			return nil, nil
 		}
 		return append([]string{}, slices.Delete(slices.Clone(keys), i, i+1)...), nil
 	})
+	if err != nil {
+		return err
+	}
+	return p.relist(ctx, key)
+}
+
+// relist lists a key that was just taken from the list if it has a value, or if that cannot be told.
+func (p *pluginSecrets) relist(ctx context.Context, key string) error {
+	_, err := p.get(ctx, key)
+	if errors.Is(err, backend.ErrNotFound) {
+		return nil
+	}
+	_, failed := p.list(context.WithoutCancel(ctx), key, math.MaxInt)
+	if err = cmp.Or(err, failed); err != nil {
+		return err
+	}
+	if _, err = p.get(ctx, key); errors.Is(err, backend.ErrNotFound) { // it was deleted once more
+		return p.unlist(ctx, key)
+	}
+	return err
 }
 
 // remove deletes the secret of key; one that is not there is no error.
@@ -296,10 +322,13 @@ func (p *pluginSecrets) end(ctx context.Context) (ended []string, err error) {
 			return ended, first
 		}
 		err = p.store.Delete(ctx, backend.Request{ID: p.dir + indexName}, backend.Condition{Version: version})
-		if err == nil || errors.Is(err, backend.ErrNotFound) {
-			return ended, nil
-		}
-		if !errors.Is(err, backend.ErrConflict) {
+		switch {
+		case err == nil || errors.Is(err, backend.ErrNotFound):
+			for _, key := range keys { // what another sidecar set since stays, as if it were set after the end
+				first = cmp.Or(first, p.relist(ctx, key))
+			}
+			return ended, first
+		case !errors.Is(err, backend.ErrConflict):
 			return ended, err
 		}
 	}
