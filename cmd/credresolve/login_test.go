@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -19,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/credresolve/credresolve/backend"
+	"github.com/credresolve/credresolve/client"
+	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/oidctest"
 	"github.com/credresolve/credresolve/internal/secretservicetest"
 )
@@ -611,17 +615,7 @@ func TestLoginTellsTheSidecar(t *testing.T) {
 	p := oidctest.Start(t, oidctest.Options{})
 	d := newDesk(t, oauthProvider(p, ""))
 	d.browser()
-	serve := d.start("serve")
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		probe := exec.Command("credresolve", "status")
-		probe.Dir, probe.Env = d.dir, d.env
-		if probe.Run() == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(serve.said())
-		}
-	}
+	serve := d.serve()
 	get := []string{"-v", "get", "cred://gh/default#access_token"}
 	d.run(8, "", get...)
 	d.run(0, "", "login", "gh")
@@ -653,6 +647,103 @@ func TestLoginTellsTheSidecar(t *testing.T) {
 			t.Error("the sidecar said a token")
 		}
 	}
+}
+
+// serve starts the sidecar, and waits until it is ready.
+func (d *desk) serve() *command {
+	d.t.Helper()
+	serve := d.start("serve")
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		probe := exec.Command("credresolve", "status")
+		probe.Dir, probe.Env = d.dir, d.env
+		if probe.Run() == nil {
+			return serve
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatal(serve.said())
+		}
+	}
+}
+
+// What subjects of the sidecar logged in to is ended with all else, and is not taken for a login of one's own.
+func TestLogoutOfSubjects(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, `  tool: {kind: static, scope: [plugin], fields: [{name: key}]}
+  bank: {kind: static, scope: [end_user], id_template: "of/{end_user}/{id}", fields: [{name: key}]}
+`)
+	serve := d.serve()
+	ctx := t.Context()
+	connect := func(token string) *client.Client {
+		conf := client.Config{Socket: filepath.Join(d.dir, "run", "sock")}
+		if token != "" {
+			conf.Token = backend.Literal(backend.NewSecretString(token))
+		}
+		c, err := client.New(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	owner := connect("")
+	logIn := func(provider string, subject client.Subject) *client.Client {
+		one, err := owner.StartSession(ctx, client.SessionRequest{Consumer: "host", Allow: []string{"cred://" + provider + "/default"}, Login: true, Subject: &subject})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := connect(one.Token)
+		st, err := c.StartLogin(ctx, client.LoginRequest{Provider: provider, ID: "default"})
+		if err == nil {
+			st, err = c.SubmitLogin(ctx, st.State, map[string]backend.Secret{"key": backend.NewSecretString("key-c4nary")})
+		}
+		if err != nil || st.Status != "success" {
+			t.Fatalf("the login of %+v: %+v, %v", subject, st, err)
+		}
+		return c
+	}
+	uses := func(c *client.Client, provider string) error {
+		_, err := c.Resolve(ctx, credref.Ref{Provider: provider, ID: "default"})
+		return err
+	}
+	mail, notes := logIn("tool", client.Subject{Plugin: "mail"}), logIn("tool", client.Subject{Plugin: "notes"})
+	ann := logIn("bank", client.Subject{EndUser: "ann"})
+	for c, provider := range map[*client.Client]string{mail: "tool", notes: "tool", ann: "bank"} {
+		if err := uses(c, provider); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for provider, want := range map[string]string{"tool": "not one of yours, but of 2 subjects", "bank": "a login for each subject"} {
+		_, said := d.run(5, "", "logout", provider)
+		if !strings.Contains(said, want) || !strings.Contains(said, "credresolve logout --all "+provider+" ends") {
+			t.Errorf("logout %s said %s", provider, said)
+		}
+	}
+	if _, err := mail.Logout(ctx, credref.Ref{Provider: "tool", ID: "default"}); err != nil { // with its own token
+		t.Error(err)
+	}
+	if err := uses(mail, "tool"); !errors.Is(err, backend.ErrAuthRequired) {
+		t.Errorf("the plugin that logged out: %v", err)
+	}
+	if err := uses(notes, "tool"); err != nil {
+		t.Errorf("the other plugin: %v", err)
+	}
+
+	out, said := d.run(0, "", "logout", "--all", "--output", "json")
+	if !strings.Contains(said, "logged out of tool of plugin=notes") || !strings.Contains(said, "of end_user=ann") || strings.Count(out, `"was_logged_in": true`) != 2 ||
+		!strings.Contains(out, `"plugin": "notes"`) || strings.Contains(out+said, canary) {
+		t.Errorf("logout of all: %s %s", out, said)
+	}
+	for c, provider := range map[*client.Client]string{notes: "tool", ann: "bank"} {
+		if err := uses(c, provider); !errors.Is(err, backend.ErrAuthRequired) {
+			t.Errorf("%s after it: %v", provider, err)
+		}
+	}
+	if out, _ := d.run(0, "", "whoami", "--output", "json"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("left is %s", out)
+	}
+	_ = serve.cmd.Process.Signal(os.Interrupt)
+	serve.ends(0)
 }
 
 // doctor starts no program and asks nobody, unless it is allowed to.

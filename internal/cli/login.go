@@ -109,31 +109,41 @@ func loginRef(args []string) (credref.Ref, error) {
 	return ref, nil
 }
 
-// keeper gives the backend of ref's provider that keeps what logins gave.
+// keeper gives the backend of ref's provider that keeps what logins of nobody but this user gave.
 func (s *session) keeper(ctx context.Context, ref credref.Ref) (*grants.Backend, error) {
-	b, err := s.Backend(ref.Provider)
-	if err != nil {
-		return nil, err
-	}
-	if err := refusedForTrust(ctx, b); err != nil {
-		return nil, fmt.Errorf("%s: %w", ref.Provider, err)
-	}
 	def := s.file.Provider(ref.Provider)
 	if def != nil && strings.Contains(def.Text("id_template"), "{") && def.Scoped() {
 		return nil, &backend.Error{
 			Code:   backend.CodeUnsupported,
 			Reason: ref.Provider + ": the provider has a login for each subject, which a command does not have",
-			Remedy: "log in through the sidecar, on whose API the subject is known",
+			Remedy: "log in and out through the sidecar, with a token of the subject; " + endAll(ref.Provider),
 		}
+	}
+	return s.keeperOfAll(ctx, ref.Provider)
+}
+
+// endAll says how the logins of all subjects end.
+func endAll(provider string) string {
+	return "credresolve logout --all " + provider + " ends the logins of all subjects"
+}
+
+// keeperOfAll is keeper of the logins of subjects too.
+func (s *session) keeperOfAll(ctx context.Context, provider string) (*grants.Backend, error) {
+	b, err := s.Backend(provider)
+	if err != nil {
+		return nil, err
+	}
+	if err := refusedForTrust(ctx, b); err != nil {
+		return nil, fmt.Errorf("%s: %w", provider, err)
 	}
 	if g, ok := grants.As(b); ok {
 		return g, nil
 	}
-	e := backend.Errorf(backend.CodeUnsupported, "%s: nobody logs in to this provider", ref.Provider)
-	if def != nil {
+	e := backend.Errorf(backend.CodeUnsupported, "%s: nobody logs in to this provider", provider)
+	if def := s.file.Provider(provider); def != nil {
 		e.Reason += fmt.Sprintf(" of kind %s: it uses what its settings say", def.Kind)
 	}
-	e.Remedy = "see that it works with: credresolve doctor " + ref.Provider
+	e.Remedy = "see that it works with: credresolve doctor " + provider
 	return nil, e
 }
 

@@ -133,7 +133,7 @@ func (a *app) knownLogins() ([]grants.Entry, error) {
 }
 
 // tellOfLogin tells our own resolver and the sidecar that ref's login is another, or gone: also a sidecar of another
-// configuration, and for every subject.
+// configuration, and for every subject. Without an id all that is known of the provider is to be read anew.
 func (s *session) tellOfLogin(ctx context.Context, ref credref.Ref) {
 	s.Wrote(ref)
 	a := s.app
@@ -151,7 +151,12 @@ func (s *session) tellOfLogin(ctx context.Context, ref credref.Ref) {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sidecarTime)
 	defer cancel()
-	if err := c.Forget(ctx, credref.Ref{Provider: ref.Provider, ID: ref.ID}); err != nil {
+	if ref.ID == "" {
+		_, err = c.Invalidate(ctx, ref.Provider, "")
+	} else {
+		err = c.Forget(ctx, credref.Ref{Provider: ref.Provider, ID: ref.ID})
+	}
+	if err != nil {
 		a.log.Debug("the sidecar may have the old value for a while", "reason", err.Error())
 	}
 }
