@@ -481,7 +481,7 @@ func TestValueIsWhatTheSidecarHas(t *testing.T) {
 			Fields: map[string]backend.Secret{"user": backend.NewSecretString("u"), "n": backend.NewJSONSecret([]byte("7")), "b": backend.NewSecret([]byte{0x80}), "": backend.NewSecretString("")},
 			Type:   backend.TypeBasic, Version: "v7", Revision: "abc", Expires: expires, RefreshAfter: after, Stale: true,
 			RefreshError: &backend.Error{Code: backend.CodeThrottled, Reason: "too many calls", RetryAfter: 3 * time.Second},
-			Metadata: map[string]string{"k": "v", "": "\x7f<>"},
+			Metadata:     map[string]string{"k": "v", "": "\x7f<>"},
 		},
 	} {
 		want := resolver.NewValue(facts)
