@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,11 +77,14 @@ func (f *File) checkEvents(p *problems) {
 				p.add(at, name, "no such kind of event; known: %s", strings.Join(kindNames(), ", "))
 			}
 		}
-		for _, pattern := range refs {
+		for j, pattern := range refs {
+			at, name := place(list, i, "refs")
+			at, name = at.items[j], fmt.Sprintf("%s[%d]", name, j)
 			provider, id, _ := strings.Cut(pattern, "/")
-			if provider == "" || id == "" {
-				at, name := place(list, i, "refs")
-				p.add(at, name, "expected patterns PROVIDER/ID, such as app/** or */ci/*")
+			if _, err := path.Match(provider, ""); err != nil || provider == "" || id == "" || len(id) > credref.MaxID {
+				p.add(at, name, "expected a pattern PROVIDER/ID, such as app/** or */ci/*, of at most %d bytes in ID", credref.MaxID)
+			} else if !slices.ContainsFunc(f.providers, func(one *Provider) bool { is, _ := path.Match(provider, one.Name); return is }) {
+				p.add(at, name, "no provider matches %q", provider)
 			}
 		}
 	}

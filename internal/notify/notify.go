@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ const (
 	Dropped   = "dropped" // for want of room, or since the process ended
 )
 
+var errEnded = errors.New("the program ended before")
+
 // Options are what subscribers need to know of the program.
 type Options struct {
 	Resolver *resolver.Resolver
@@ -50,19 +53,24 @@ type Options struct {
 	Count func(by, outcome string)
 }
 
-// Subscribers are those of one section events, at work.
+// Subscribers are those of the section events, at work. Their methods are called one at a time.
 type Subscribers struct {
-	drain  chan struct{} // closed when what waits is to be delivered, and nothing more
+	o      Options
+	ctx    context.Context // of every delivery
 	cancel context.CancelFunc
-	done   sync.WaitGroup
+	now    []*subscriber
+	done   sync.WaitGroup // of those that were replaced too
 }
 
 // subscriber is one hook or webhook.
 type subscriber struct {
 	name, by string
+	settings any // a config.Hook or config.Webhook
 	on       []resolver.EventKind
 	wants    func(credref.Ref) bool
 	deliver  func(context.Context, message) error
+	close    func()
+	drain    chan struct{} // closed when what waits is to be delivered, and nothing more
 	o        Options
 
 	pending map[credref.Ref]resolver.Event
@@ -119,15 +127,76 @@ func newMessage(ev resolver.Event) (message, error) {
 
 // Start starts the subscribers of c.
 func Start(c config.Events, o Options) (*Subscribers, error) {
-	var all []*subscriber
-	add := func(by string, i int, on, refs []string, deliver func(context.Context, message) error) error {
-		s := &subscriber{
-			name: fmt.Sprintf("events.%ss[%d]", by, i), by: by, deliver: deliver, o: o,
-			pending: map[credref.Ref]resolver.Event{}, busy: map[credref.Ref]bool{},
-			on: []resolver.EventKind{
-				resolver.EventRotated, resolver.EventStale, resolver.EventFailed, resolver.EventAuthRequired, resolver.EventRevoked,
-				resolver.EventRevokeFailed,
-			},
+	s := &Subscribers{o: o}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.Change(c); err != nil {
+		s.cancel()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Change has those told that c names, and nobody else. Who is as before stays. What waits for another is delivered without
+// anybody's waiting for it. After Close it does nothing.
+func (s *Subscribers) Change(c config.Events) error {
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	next, err := subscribersOf(c, s.o)
+	if err != nil {
+		return err
+	}
+	before := s.now
+	for i, n := range next {
+		same := func(b *subscriber) bool { return b.name == n.name && reflect.DeepEqual(b.settings, n.settings) }
+		if at := slices.IndexFunc(before, same); at >= 0 {
+			next[i] = before[at]
+			continue
+		}
+		watching, stop := context.WithCancel(s.ctx)
+		events := s.o.Resolver.For(credref.Subject{}).Watch(watching)
+		s.done.Go(func() {
+			defer n.close()
+			defer stop()
+			n.run(s.ctx, events, stop)
+		})
+	}
+	s.now = next // they watch: between the old and the new nothing is missed
+	for _, b := range before {
+		if !slices.Contains(next, b) {
+			close(b.drain)
+		}
+	}
+	return nil
+}
+
+// Close has what waits delivered until ctx ends, and ends what is under way then.
+func (s *Subscribers) Close(ctx context.Context) {
+	for _, one := range s.now {
+		close(one.drain)
+	}
+	s.now = nil
+	defer s.done.Wait()
+	defer s.cancel()
+	idle := make(chan struct{})
+	go func() {
+		s.done.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}
+
+// subscribersOf gives those of c, who do nothing yet.
+func subscribersOf(c config.Events, o Options) (all []*subscriber, err error) {
+	add := func(s *subscriber, i int, on, refs []string) error {
+		s.name, s.o, s.drain = fmt.Sprintf("events.%ss[%d]", s.by, i), o, make(chan struct{})
+		s.pending, s.busy = map[credref.Ref]resolver.Event{}, map[credref.Ref]bool{}
+		s.on = []resolver.EventKind{
+			resolver.EventRotated, resolver.EventStale, resolver.EventFailed, resolver.EventAuthRequired, resolver.EventRevoked,
+			resolver.EventRevokeFailed,
 		}
 		if len(on) > 0 {
 			s.on = nil
@@ -143,51 +212,33 @@ func Start(c config.Events, o Options) (*Subscribers, error) {
 		return nil
 	}
 	for i, h := range c.Hooks {
-		if err := add("hook", i, h.On, h.Refs, newHook(h, o.LookupEnv).deliver); err != nil {
+		s := &subscriber{by: "hook", settings: h, deliver: newHook(h, o.LookupEnv).deliver, close: func() {}}
+		if err := add(s, i, h.On, h.Refs); err != nil {
 			return nil, err
 		}
 	}
 	for i, h := range c.Webhooks {
-		if err := add("webhook", i, h.On, h.Refs, newWebhook(h, o).deliver); err != nil {
+		w := newWebhook(h, o)
+		s := &subscriber{by: "webhook", settings: h, deliver: w.deliver, close: w.client.CloseIdleConnections}
+		if err := add(s, i, h.On, h.Refs); err != nil {
 			return nil, err
 		}
 		// Its own key is fetched to tell of an event: to tell of that would not end.
-		s := all[len(all)-1]
 		wants, own := s.wants, h.Secret
 		s.wants = func(ref credref.Ref) bool {
 			return (ref.Provider != own.Provider || ref.ID != own.ID) && wants(ref)
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	out := &Subscribers{drain: make(chan struct{}), cancel: cancel}
-	for _, s := range all {
-		events := o.Resolver.For(credref.Subject{}).Watch(ctx)
-		out.done.Go(func() { s.run(ctx, events, out.drain) })
-	}
-	return out, nil
+	return all, nil
 }
 
-// Close has what waits delivered until ctx ends, and ends what is under way then.
-func (s *Subscribers) Close(ctx context.Context) {
-	close(s.drain)
-	defer s.done.Wait()
-	defer s.cancel()
-	idle := make(chan struct{})
-	go func() {
-		s.done.Wait()
-		close(idle)
-	}()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-	}
-}
-
-// run takes events until drain is closed and nothing is left, or ctx ends.
-func (s *subscriber) run(ctx context.Context, events <-chan resolver.Event, drain <-chan struct{}) {
+// run takes events until s.drain is closed, has what it took delivered, and returns. Once ctx ends it drops what waits. It calls
+// stop when it wants no more events.
+func (s *subscriber) run(ctx context.Context, events <-chan resolver.Event, stop func()) {
 	landed := make(chan credref.Ref)
-	running := 0
+	drain := s.drain
 	var settled <-chan time.Time
+	running, last := 0, false
 	for {
 		for running < parallel && ctx.Err() == nil {
 			ev, ok := s.next()
@@ -201,20 +252,12 @@ func (s *subscriber) run(ctx context.Context, events <-chan resolver.Event, drai
 				landed <- ev.Ref
 			}()
 		}
-		if running == 0 && settled != nil && len(s.order) == 0 {
-			select {
-			case <-settled:
-				return
-			default:
-			}
+		if last && running == 0 && len(s.order) == 0 {
+			return
 		}
 		ended := ctx.Done()
 		if running > 0 && ctx.Err() != nil {
 			ended = nil // they end soon
-		}
-		tick := settled
-		if running > 0 || len(s.order) > 0 {
-			tick = nil
 		}
 		select {
 		case ev, open := <-events:
@@ -228,10 +271,23 @@ func (s *subscriber) run(ctx context.Context, events <-chan resolver.Event, drai
 			delete(s.busy, ref)
 		case <-drain:
 			drain, settled = nil, time.After(settleTime)
-		case <-tick:
-			return
+		case <-settled:
+			select {
+			case ev, open := <-events:
+				if open {
+					s.put(ev)
+					settled = time.After(settleTime)
+					continue
+				}
+			default:
+			}
+			stop()
+			events, last = nil, true
 		case <-ended:
 			if running == 0 {
+				if n := len(s.order); n > 0 {
+					s.o.Log.Warn("events were not delivered", "to", s.name, "count", n, "reason", errEnded.Error())
+				}
 				for range s.order {
 					s.o.Count(s.by, Dropped)
 				}
@@ -280,6 +336,9 @@ func (s *subscriber) tell(ctx context.Context, ev resolver.Event) {
 	if err == nil {
 		s.o.Count(s.by, Delivered)
 		return
+	}
+	if ctx.Err() != nil {
+		err = errEnded
 	}
 	s.o.Count(s.by, Failed)
 	s.o.Log.Warn("an event was not delivered", "to", s.name, "kind", string(ev.Kind), "ref", ev.Ref.String(), "code", string(backend.CodeOf(err)), "reason", err.Error())

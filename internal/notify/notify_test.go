@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -450,6 +452,109 @@ func TestClose(t *testing.T) {
 	}
 	if b.count("hook failed") != 1 {
 		t.Errorf("counts %v", b.counts)
+	}
+}
+
+// A change leaves alone who is as before, and closes the connections of who is not; the end closes those that are left.
+func TestConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	type place struct {
+		url         string
+		open, taken atomic.Int32
+	}
+	var places [2]place
+	var c config.Events
+	for i := range places {
+		at := &places[i]
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			at.taken.Add(1)
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				at.open.Add(1)
+			case http.StateClosed:
+				at.open.Add(-1)
+			}
+		}
+		s.Start()
+		t.Cleanup(s.Close)
+		c.Webhooks = append(c.Webhooks, config.Webhook{URL: s.URL, Secret: ref("key")})
+	}
+	b := start(t, c)
+	b.rotate("a")
+	eventually(t, "both are told", func() bool { return b.count("webhook delivered") == 2 })
+	if first, second := places[0].open.Load(), places[1].open.Load(); first != 1 || second != 1 {
+		t.Fatalf("%d and %d connections are open", first, second)
+	}
+	kept := b.subs.now[0]
+	c.Webhooks = []config.Webhook{c.Webhooks[0], {URL: c.Webhooks[1].URL, Secret: ref("key"), Refs: []string{"p/none"}}}
+	if err := b.subs.Change(c); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the connection of the old one is closed", func() bool { return places[1].open.Load() == 0 })
+	if b.subs.now[0] != kept || places[0].open.Load() != 1 {
+		t.Error("who is as before is another")
+	}
+	b.rotate("b")
+	eventually(t, "who is as before is told", func() bool { return places[0].taken.Load() == 2 })
+	c.Webhooks[0].Refs = []string{"p["}
+	if err := b.subs.Change(c); backend.CodeOf(err) != backend.CodeInvalidConfig || b.subs.now[0] != kept {
+		t.Errorf("a malformed change: %v", err)
+	}
+	subs := b.subs
+	b.subs = nil
+	subs.Close(t.Context())
+	eventually(t, "no connection is left", func() bool { return places[0].open.Load() == 0 })
+	c.Webhooks[0].Refs = nil
+	if err := subs.Change(c); err != nil || len(subs.now) != 0 {
+		t.Errorf("a change after the end: %v, %d subscribers", err, len(subs.now))
+	}
+	if n := places[1].taken.Load(); n != 1 {
+		t.Errorf("the changed one is told of %d events", n)
+	}
+}
+
+// What still waits at the end is counted, and told of.
+func TestWhatWaitsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	var mu sync.Mutex
+	counts := map[string]int{}
+	all, err := subscribersOf(config.Events{Hooks: []config.Hook{{Command: "/none"}}}, Options{
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Count: func(_, outcome string) {
+			mu.Lock()
+			defer mu.Unlock()
+			counts[outcome]++
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := all[0]
+	s.deliver = func(ctx context.Context, _ message) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	events, done := make(chan resolver.Event), make(chan struct{})
+	go func() {
+		s.run(ctx, events, func() {})
+		close(done)
+	}()
+	for i := range parallel + 2 {
+		events <- resolver.Event{Ref: ref(fmt.Sprint(i)), Kind: resolver.EventRotated}
+	}
+	close(s.drain)
+	cancel()
+	<-done
+	if counts[Failed] != parallel || counts[Dropped] != 2 {
+		t.Errorf("counts %v", counts)
+	}
+	if said := log.String(); strings.Count(said, errEnded.Error()) != parallel+1 || !strings.Contains(said, "events.hooks[0] count=2") {
+		t.Errorf("the log says %s", said)
 	}
 }
 

@@ -62,7 +62,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	s.reload.Lock()
-	err = s.subscribe(ctx, st.file.Events())
+	err = s.subscribe(st.file.Events())
 	s.reload.Unlock()
 	if err != nil {
 		closeAll(places)

@@ -23,6 +23,7 @@ import (
 	"github.com/credresolve/credresolve/credref"
 	"github.com/credresolve/credresolve/internal/audit"
 	"github.com/credresolve/credresolve/internal/metrics"
+	"github.com/credresolve/credresolve/internal/notify"
 	"github.com/credresolve/credresolve/internal/policy"
 	"github.com/credresolve/credresolve/internal/sdnotify"
 	"github.com/credresolve/credresolve/internal/sealed"
@@ -70,8 +71,8 @@ type Server struct {
 	notify   *sdnotify.Notifier // nil: no service manager listens
 
 	state       atomic.Pointer[state]
-	reload      sync.Mutex // held while the state changes
-	subscribers subscribers
+	reload      sync.Mutex          // held while the state changes
+	subscribers *notify.Subscribers // nil: not started; guarded by reload
 	sessions    sessions
 	requests    atomic.Uint64
 	watchers    atomic.Int64
@@ -230,9 +231,7 @@ func (s *Server) Reload(ctx context.Context) (client.ReloadAnswer, error) {
 	}
 	st.reloaded = time.Now()
 	s.state.Store(st)
-	telling, cancel := context.WithTimeout(ctx, closingTime)
-	defer cancel()
-	if err := s.subscribe(telling, file.Events()); err != nil {
+	if err := s.subscribe(file.Events()); err != nil {
 		s.log.Warn("the subscribers of events stay as they were", "reason", err.Error())
 	}
 	s.metrics.Allow(providerNames(file), st.policy.Names())
