@@ -316,6 +316,42 @@ func TestPromptEndsWithASignal(t *testing.T) {
 	s.wantSane()
 }
 
+// A shell that had the terminal meanwhile leaves it in its own state; what is typed stays hidden, and the line whole.
+func TestHiddenPromptAfterAStop(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("needs bash: apt-get install bash")
+	}
+	dir, env := workDir(t)
+	s := startOnTerminal(t, dir, env, bash, "--norc", "--noprofile", "--noediting", "-i")
+	s.enter("set -m; PS1=; echo re''ady\n")
+	s.expect("ready\r\n")
+	s.enter("credresolve put cred://m/new\n")
+	s.expect("value of cred://m/new: ")
+	s.enter("\x1a")
+	s.expect("Stopped")
+	s.enter("echo at''shell; stty -a\n")
+	s.expect(`atshell(?s:.*) icanon(?s:.*) echo `)
+	s.enter("fg\n")
+	s.expect("credresolve put")
+	for deadline := time.Now().Add(20 * time.Second); echoes(t, s.slave); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what is typed is shown")
+		}
+	}
+	value := strings.Repeat("typed-c4nary", 800)
+	s.enter(value + "\n")
+	s.expect("again: ")
+	s.enter(value + "\n")
+	s.expect("1\r\n")
+	if strings.Contains(s.text(), canary) {
+		t.Error("the value was shown")
+	}
+	s.enter("exit\n")
+	s.wantStatus(0)
+}
+
 func TestDeletionIsConfirmed(t *testing.T) {
 	t.Parallel()
 	dir, env := workDir(t)

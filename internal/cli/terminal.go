@@ -93,7 +93,7 @@ func (a *app) prompt(ctx context.Context, text string, hide bool) ([]byte, error
 // maxLine is how much of a line is read, in bytes.
 const maxLine = 64 << 10
 
-var errLongLine = backend.Errorf(backend.CodeUsage, "a line is longer than %d bytes", maxLine)
+var errLongLine = &backend.Error{Code: backend.CodeUsage, Reason: "a line is longer than 65536 bytes"}
 
 // editing are the bytes that a terminal's keys send to edit a line; 0: none does.
 type editing struct{ erase, word, kill, end byte }
