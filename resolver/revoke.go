@@ -71,15 +71,8 @@ func (r *Resolver) takeFrom(ctx context.Context, p *provider, t *target) ([]*rec
 	if err := r.gone(p); err != nil {
 		return nil, err
 	}
-	if f := r.flights[t.key]; f != nil && (f.out != 0 || f.renew != nil) { // else what it brings is read later
-		f.detached, f.ends, f.again = true, true, true
-		delete(r.flights, t.key)
-		if !r.served(t.key) {
-			r.publishEnd(t.key, EventRevoked, nil)
-		}
-	}
-	recs := r.take(p, t)
-	if keeper, ok := p.Backend.(backend.KeptGetter); ok && len(recs) == 0 {
+	var unasked *record
+	if keeper, ok := p.Backend.(backend.KeptGetter); ok && !r.served(t.key) && r.kept[t.key] == nil {
 		p.running.Add(1)
 		r.calls.Add(1)
 		r.mu.Unlock()
@@ -92,9 +85,20 @@ func (r *Resolver) takeFrom(ctx context.Context, p *provider, t *target) ([]*rec
 		case err != nil:
 			return nil, err
 		default:
-			recs = append(recs, r.unknown(p, t, c))
+			unasked = r.unknown(p, t, c)
+		}
+	}
+	if f := r.flights[t.key]; f != nil && (f.out != 0 || f.renew != nil) { // else what it brings is read later
+		f.detached, f.ends, f.again = true, true, true
+		delete(r.flights, t.key)
+		if !r.served(t.key) {
 			r.publishEnd(t.key, EventRevoked, nil)
 		}
+	}
+	recs := r.take(p, t)
+	if unasked != nil && !slices.ContainsFunc(recs, func(one *record) bool { return sameAtStore(one, unasked) }) {
+		recs = append(recs, unasked)
+		r.publishEnd(t.key, EventRevoked, nil)
 	}
 	for range recs {
 		r.ending(p)

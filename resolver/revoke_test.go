@@ -444,6 +444,23 @@ func TestRevokeWhatIsKept(t *testing.T) {
 	})
 }
 
+// What is kept is revoked though an older one, whose store has not ended it yet, is owed.
+func TestRevokeWhatIsKeptBesideWhatIsOwed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newKeeper("/k")
+		r := open(t, Provider{Backend: s})
+		set := func(text string, err error) { s.mu.Lock(); defer s.mu.Unlock(); s.kept["/k"], s.fail = text, err }
+		set("c4nary old", errDown)
+		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeUnavailable)
+		set("c4nary new", nil) // somebody logged in again
+		if err := r.Revoke(t.Context(), ref("k")); err != nil || len(s.kept) != 0 {
+			t.Errorf("kept: %v, %v", s.kept, err)
+		}
+		time.Sleep(time.Hour)
+		wantCode(t, r.Revoke(t.Context(), ref("k")), backend.CodeNotFound)
+	})
+}
+
 // What another process remembered is ended at its store too.
 func TestRevokeWhatWasRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
