@@ -240,9 +240,9 @@ events:
 	}
 
 	// But not for ever; then it says so.
-	p.start()
 	defer second.hold()()
 	asked = second.requests()
+	p.start() // whoever watches comes back, and may have it resolved first
 	value(t, p.client(), ref)
 	eventually(t, "one is under way", func() bool { return second.requests() > asked })
 	p.end(syscall.SIGTERM)
