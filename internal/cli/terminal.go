@@ -167,7 +167,7 @@ func (t *typist) line() ([]byte, error) {
 			t.show(bytes.Repeat([]byte("\b \b"), len(look(c))-trailing(c)))
 		}
 		clear(line[from:])
-		line, long = line[:from], false
+		line, long = line[:from], long && from > 0 // of a line that is too long the middle is lost
 	}
 	for b := make([]byte, 1); ; {
 		n, err := t.in.Read(b)
