@@ -458,10 +458,7 @@ func TestClose(t *testing.T) {
 // A change leaves alone who is as before, and closes the connections of who is not; the end closes those that are left.
 func TestConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
-	type place struct {
-		url         string
-		open, taken atomic.Int32
-	}
+	type place struct{ open, taken atomic.Int32 }
 	var places [2]place
 	var c config.Events
 	for i := range places {
