@@ -316,6 +316,8 @@ func (r *Resolver) provider(name string) (*provider, error) {
 		e.Remedy = fmt.Sprintf("did you mean %q?", near)
 	} else if len(names) == 0 {
 		e.Remedy = "no provider is configured"
+	} else {
+		e.Remedy = "see: credresolve providers"
 	}
 	return nil, e
 }

@@ -132,6 +132,7 @@ func TestResolve(t *testing.T) {
 		{ref: field("plain", "x"), code: backend.CodeNotFound, text: "no fields"},
 		{ref: ref("none"), code: backend.CodeNotFound, text: "cred://p/none: "},
 		{ref: credref.Ref{Provider: "P", ID: "topsecret"}, code: backend.CodeUsage, text: "provider must match"},
+		{ref: credref.Ref{Provider: "zzz", ID: "x"}, code: backend.CodeInvalidConfig, text: `unknown provider "zzz"; see: credresolve providers`},
 		{ref: credref.Ref{Provider: "othr", ID: "x"}, code: backend.CodeInvalidConfig, text: `unknown provider "othr"; did you mean "other"?`},
 		{ref: credref.Ref{Provider: "p", ID: "plain", Version: "7"}, code: backend.CodeNotFound},
 	} {

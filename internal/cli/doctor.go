@@ -167,6 +167,8 @@ func (a *app) diagnose(ctx context.Context, names []string, allowExec bool) (*di
 		e := backend.Errorf(backend.CodeInvalidConfig, "unknown provider %q", name)
 		if near := backend.Nearest(name, known); near != "" {
 			e.Remedy = fmt.Sprintf("did you mean %q?", near)
+		} else {
+			e.Remedy = "see: credresolve providers"
 		}
 		return nil, e
 	}
