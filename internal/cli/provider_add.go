@@ -115,8 +115,8 @@ func (a *app) providerAdd() *cobra.Command {
 		Use:   "add [NAME]",
 		Short: "Write a provider into the configuration",
 		Long: `Write a provider into the configuration, whose other lines stay as they are: one for a known service with --template, or one of
-any kind with --kind and its settings. Where there is no configuration it is made, for this user alone. Without a NAME the templates
-and kinds are listed, and with --kind the settings of the kind.
+any kind with --kind and its settings. Where there is no configuration it is made, for this user alone. NAME is that of the template
+where it is not given. Without both the templates and kinds are listed, and with --kind the settings of the kind.
 
 A setting is --set name=value, the name as in the kind's page: auth.method=approle. Given again, it adds to a list; a list or map can
 also be given whole: scopes=[openid, email]. A secret is not taken from the arguments: name where it is kept, as in
@@ -130,6 +130,9 @@ also be given whole: scopes=[openid, email]. A secret is not taken from the argu
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if n.template != "" && n.kind != "" {
 				return backend.Errorf(backend.CodeUsage, "--template and --kind exclude each other: a template has its kind")
+			}
+			if len(args) == 0 && n.template != "" {
+				args = []string{n.template}
 			}
 			if len(args) == 0 {
 				return a.listAddable(n, *output == outputJSON)
