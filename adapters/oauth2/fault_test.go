@@ -2,9 +2,13 @@ package oauth2_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -164,4 +168,48 @@ func TestTheListenerIsOfThisMachineAlone(t *testing.T) {
 	if now, err := b.PollLogin(t.Context(), s.State); err != nil || now.Status != backend.LoginPending {
 		t.Errorf("%+v, %v", now, err)
 	}
+}
+
+// An authorization server that is no OpenID provider tells its endpoints where RFC 8414, section 3 says: before the issuer's path.
+func TestDiscoveryOfAServerWithoutOpenID(t *testing.T) {
+	t.Parallel()
+	p := oidctest.Start(t, oidctest.Options{Before: func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.Path {
+		case "/.well-known/openid-configuration":
+			http.NotFound(w, r)
+			return true
+		case "/.well-known/oauth-authorization-server":
+			r.URL.Path = "/.well-known/openid-configuration"
+		}
+		return false
+	}})
+	if g := logIn(t, open(t, desk(p))); g.Credential.Secret.IsZero() || g.About["subject"] == "" {
+		t.Errorf("%+v", g)
+	}
+
+	var asked []string
+	says := "/tenant"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Path)
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/.well-known/oauth-authorization-server/tenant":
+			_, _ = fmt.Fprintf(w, `{"issuer":"http://%[1]s%[2]s","token_endpoint":"http://%[1]s/tenant/token"}`, r.Host, says)
+		case "/tenant/token":
+			_, _ = io.WriteString(w, `{"access_token":"a","token_type":"Bearer","expires_in":60}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer s.Close()
+	c := oauth2.Config{Issuer: s.URL + "/tenant", Grant: "client_credentials", ClientID: "robot", ClientSecret: secret("s")}
+	if _, err := open(t, c).Get(t.Context(), backend.Request{ID: "default"}); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"/tenant/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/tenant", "/tenant/token"}; !slices.Equal(asked, want) {
+		t.Errorf("%q was asked, want %q", asked, want)
+	}
+	says = "/other"
+	_, err := open(t, c).Get(t.Context(), backend.Request{ID: "default"})
+	fails(t, err, backend.ErrUnavailable, "another issuer")
 }

@@ -391,7 +391,6 @@ func TestProofByKey(t *testing.T) {
 // What a server does that lies, fails or never answers is bounded, and told without its words.
 func TestServersThatMisbehave(t *testing.T) {
 	t.Parallel()
-	huge := strings.Repeat("c4nary-", 1<<18)
 	for name, tt := range map[string]struct {
 		path   string
 		answer http.HandlerFunc
@@ -405,8 +404,20 @@ func TestServersThatMisbehave(t *testing.T) {
 		"a redirect": {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://evil.example/c4nary", http.StatusFound)
 		}, backend.ErrUnavailable, "redirects"},
-		"no JSON":          {"/.well-known/openid-configuration", say(200, "c4nary"), backend.ErrUnavailable, "JSON"},
-		"50 MB":            {"/oauth/token", say(200, `{"access_token":"`+huge+`"}`), backend.ErrUnavailable, "longer than 1 MiB"},
+		"no JSON": {"/.well-known/openid-configuration", say(200, "c4nary"), backend.ErrUnavailable, "JSON"},
+		"50 MB": {"/oauth/token", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"access_token":"`)
+			part, sent := []byte(strings.Repeat("c4nary-", 1<<16)), 0
+			for sent < 50<<20 {
+				n, err := w.Write(part)
+				if sent += n; err != nil {
+					return
+				}
+			}
+			t.Errorf("all of its %d bytes were taken", sent)
+		}, backend.ErrUnavailable, "longer than 1 MiB"},
 		"no token":         {"/oauth/token", say(200, `{"secret":"c4nary"}`), backend.ErrUnavailable, "no token"},
 		"its own code":     {"/oauth/token", say(400, `{"error":"c4nary","error_description":"c4nary"}`), backend.ErrUnavailable, ""},
 		"throttled":        {"/oauth/token", say(429, "c4nary"), backend.ErrThrottled, "too many"},
