@@ -102,7 +102,7 @@ func (r *Resolver) land(f *flight, c *backend.Credential, err error) {
 			if rec, f.err = r.newRecord(f, c, nil, r.clock.exact()); f.err == nil {
 				f.entry = cache.NewEntry[record, Value](rec, 0) // kept nowhere
 			}
-			if c.Lease != nil && (f.ends || !f.asked && !f.renewed) {
+			if c.Lease != nil && (f.ends || f.again || !f.asked && !f.renewed) {
 				r.disown(f, rec)
 			}
 		}

@@ -89,7 +89,7 @@ func (r *Resolver) takeFrom(ctx context.Context, p *provider, t *target) ([]*rec
 		}
 	}
 	if f := r.flights[t.key]; f != nil && (f.out != 0 || f.renew != nil) { // else what it brings is read later
-		f.detached, f.ends, f.again = true, true, true
+		f.detached, f.again = true, true
 		delete(r.flights, t.key)
 		if !r.served(t.key) {
 			r.publishEnd(t.key, EventRevoked, nil)

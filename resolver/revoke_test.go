@@ -373,6 +373,44 @@ func TestRevokeWhileFetching(t *testing.T) {
 	})
 }
 
+// A lease that is being read while what was there before is revoked is given to nobody, and ended too.
+func TestRevokeWhileALeaseIsFetched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		ended := map[string]bool{}
+		r := open(t, Provider{TTL: time.Hour, Backend: &revoker{
+			get: func(context.Context, backend.Request) (*backend.Credential, error) {
+				n++
+				c := plain(fmt.Sprint("c4nary-", n))
+				if n > 1 {
+					time.Sleep(10 * time.Second)
+					c.Lease = &backend.Lease{ID: string(c.Secret.Reveal()), Duration: time.Hour}
+				}
+				return c, nil
+			},
+			revoke: func(c *backend.Credential) error {
+				time.Sleep(5 * time.Second)
+				ended[string(c.Secret.Reveal())] = true
+				return nil
+			},
+		}})
+		v, err := r.Resolve(t.Context(), ref("k"))
+		want(t, v, err, "c4nary-1")
+		revoked := make(chan error)
+		go func() { revoked <- r.Revoke(context.Background(), ref("k")) }()
+		time.Sleep(time.Second) // the store is at it
+		v, err = r.Resolve(t.Context(), ref("k"))
+		want(t, v, err, "c4nary-3")
+		if err := <-revoked; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if !ended["c4nary-1"] || !ended["c4nary-2"] || ended["c4nary-3"] {
+			t.Errorf("ended: %v", ended)
+		}
+	})
+}
+
 // keeper keeps credentials, as of logins, each as long as it is not revoked.
 type keeper struct {
 	flaky
