@@ -23,7 +23,7 @@ func appendResult(out []byte, a *answer) []byte {
 	switch {
 	case a.err != nil:
 		out = append(out, `,"error":`...)
-		out = appendError(out, client.NewError(a.err))
+		out = appendError(out, a.problem())
 		return append(out, '}')
 	case a.unchanged:
 		out = appendText(out, `,"revision":`, a.value.Revision())
@@ -39,8 +39,8 @@ func appendResult(out []byte, a *answer) []byte {
 	if v.Stale() {
 		out = append(out, `,"stale":true`...)
 	}
-	if a.refreshError != nil {
-		out = appendError(append(out, `,"refresh_error":`...), a.refreshError)
+	if e := a.problem(); e != nil {
+		out = appendError(append(out, `,"refresh_error":`...), e)
 	}
 	if v.HasMetadata() {
 		out = append(out, `,"metadata":{`...)
@@ -130,14 +130,16 @@ func appendError(out []byte, e *client.Error) []byte {
 // room is how many bytes appendResult needs for a, about: a buffer that grows leaves a copy of a value behind.
 func room(a *answer) int {
 	n := 512 + len(a.ref.ID)*2 + len(a.ref.Version) + len(a.ref.Field)
+	if e := a.problem(); e != nil {
+		n += textLen([]byte(e.Message))
+		if l := e.Login; l != nil {
+			n += 256 + 6*(len(l.URL)+len(l.UserCode)+len(l.State))
+		}
+	}
 	if a.err != nil || a.value == nil || a.unchanged {
 		return n
 	}
-	n += size(a.value)
-	if e := a.refreshError; e != nil {
-		n += 256 + textLen([]byte(e.Message))
-	}
-	return n
+	return n + size(a.value)
 }
 
 func size(v *resolver.Value) int {

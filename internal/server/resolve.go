@@ -40,10 +40,10 @@ type answer struct {
 	unchanged bool
 	exact     bool
 	err       error
-	// refreshError is that of value, which may change while the answer is written.
-	refreshError *client.Error
-	rule         string // that decided
-	denied       bool
+	known     bool // what problem gives
+	trouble   *client.Error
+	rule      string // that decided
+	denied    bool
 }
 
 // resolve answers asks for req's caller. An error is that of all: then nothing may be revealed.
@@ -99,12 +99,24 @@ func (s *Server) resolve(req *request, asks []ask, d resolver.Demand) ([]answer,
 		case a.denied:
 			s.metrics.Denied(req.caller.consumer.Name())
 		case a.value != nil:
-			a.refreshError = client.NewError(a.value.RefreshError())
 			s.metrics.Served(a.value)
 		}
 	}
 	req.answers = answers
 	return answers, s.auditAnswers(req, answers)
+}
+
+// problem is the wire form of a's error, or of why its value's successor could not be fetched; nil if there is none. It stays as
+// it was at first, while that of the value may change.
+func (a *answer) problem() *client.Error {
+	if !a.known {
+		err := a.err
+		if err == nil && a.value != nil {
+			err = a.value.RefreshError()
+		}
+		a.known, a.trouble = true, client.NewError(err)
+	}
+	return a.trouble
 }
 
 func denial(consumer, reason string) error {
