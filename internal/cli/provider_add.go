@@ -511,32 +511,36 @@ func flow(all []*entry) string {
 	return "{" + strings.Join(parts, ", ") + "}"
 }
 
-// toChange gives the configuration that a provider is to be added to; a new one, with made, where there is none.
-func (a *app) toChange() (path string, old []byte, made bool, err error) {
-	path, err = a.locate(nil)
+// changing is a configuration that is to be changed.
+type changing struct {
+	path string
+	old  []byte
+	made bool // it is a new one
+	home bool // its directory is the user's for it, and made with it
+}
+
+// toChange gives the configuration that a provider is to be added to; a new one where there is none.
+func (a *app) toChange() (changing, error) {
+	path, err := a.locate(nil)
 	if err != nil {
 		dir, wdErr := os.Getwd()
 		if wdErr != nil {
-			return "", nil, false, err
+			return changing{}, err
 		}
 		fresh, named := config.NewPath(a.configPath, a.lookupEnv, dir)
 		if fresh == "" {
-			return "", nil, false, err
+			return changing{}, err
 		}
-		if !named {
-			if err := os.MkdirAll(filepath.Dir(fresh), 0o700); err != nil {
-				return "", nil, false, backend.Errorf(backend.CodeInvalidConfig, "%s cannot be made: %s", shown(filepath.Dir(fresh)), reason(err))
-			}
-		}
-		return fresh, []byte("version: 1\n"), true, nil
+		return changing{fresh, []byte("version: 1\n"), true, !named}, nil
 	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	if old, err = os.ReadFile(path); err != nil {
-		return "", nil, false, backend.Errorf(backend.CodeInvalidConfig, "%s: %s", shown(path), reason(err))
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return changing{}, backend.Errorf(backend.CodeInvalidConfig, "%s: %s", shown(path), reason(err))
 	}
-	return path, old, false, nil
+	return changing{path: path, old: old}, nil
 }
 
 // addProvider writes a provider into the configuration, unless dry.
@@ -548,10 +552,11 @@ func (a *app) addProvider(ctx context.Context, name, text string, dry bool) (*ad
 		}
 		defer unlock()
 	}
-	path, old, made, err := a.toChange()
+	c, err := a.toChange()
 	if err != nil {
 		return nil, err
 	}
+	path, old := c.path, c.old
 	file, err := config.Parse(path, old, a.kinds)
 	if err != nil {
 		return nil, err
@@ -572,7 +577,7 @@ func (a *app) addProvider(ctx context.Context, name, text string, dry bool) (*ad
 		return nil, &backend.Error{Code: backend.CodeUsage, Reason: "a secret is not taken from the arguments",
 			Remedy: "store it with: credresolve put cred://PROVIDER/ID, and give that reference"}
 	}
-	out := &addedProvider{Path: path, Created: made && !dry, Written: !dry, Provider: name, YAML: added}
+	out := &addedProvider{Path: path, Created: c.made && !dry, Written: !dry, Provider: name, YAML: added}
 	if err == nil {
 		out.Login, err = a.wantsLogin(next, name)
 	}
@@ -583,7 +588,7 @@ func (a *app) addProvider(ctx context.Context, name, text string, dry bool) (*ad
 	if dry {
 		return out, nil
 	}
-	return out, replace(path, old, changed, made)
+	return out, c.replace(changed)
 }
 
 // wantsLogin tells what the kinds find wrong with the settings, and whether somebody has to log in to the provider.
@@ -602,13 +607,18 @@ func (a *app) wantsLogin(file *config.File, name string) (bool, error) {
 }
 
 // replace writes a configuration in one step, unless it is no longer what it was.
-func replace(path string, old []byte, changed string, made bool) error {
-	f, err := staged.New(path) // for this user alone
+func (c changing) replace(changed string) error {
+	if c.home {
+		if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
+			return backend.Errorf(backend.CodeInvalidConfig, "%s cannot be made: %s", shown(filepath.Dir(c.path)), reason(err))
+		}
+	}
+	f, err := staged.New(c.path) // for this user alone
 	if err == nil {
 		defer f.Drop()
-		if !made {
+		if !c.made {
 			var info fs.FileInfo
-			if info, err = os.Stat(path); err == nil {
+			if info, err = os.Stat(c.path); err == nil {
 				err = f.Like(info)
 			}
 		}
@@ -616,19 +626,19 @@ func replace(path string, old []byte, changed string, made bool) error {
 	if err == nil {
 		_, err = f.WriteString(changed)
 	}
-	now, again := os.ReadFile(path)
-	same := again == nil && bytes.Equal(now, old)
-	if made {
+	now, again := os.ReadFile(c.path)
+	same := again == nil && bytes.Equal(now, c.old)
+	if c.made {
 		same = errors.Is(again, fs.ErrNotExist)
 	}
 	if err == nil && !same {
-		return backend.Errorf(backend.CodeConflict, "%s was changed by another meanwhile, and is left so; try again", shown(path))
+		return backend.Errorf(backend.CodeConflict, "%s was changed by another meanwhile, and is left so; try again", shown(c.path))
 	}
 	if err == nil {
 		err = f.Place()
 	}
 	if err != nil {
-		return backend.Errorf(backend.CodeInternal, "%s cannot be written and is as it was: %s", shown(path), reason(err))
+		return backend.Errorf(backend.CodeInternal, "%s cannot be written and is as it was: %s", shown(c.path), reason(err))
 	}
 	return nil
 }
