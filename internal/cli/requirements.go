@@ -248,6 +248,10 @@ func (s *session) meet(v *variable, o *settled, now time.Time) {
 	switch {
 	case f.Status == requirements.OK:
 	case !v.need.Optional:
+		if v.need.Help != "" && v.told != f.Status {
+			s.app.tell("%s: of %s its author says: %s", v.need.Place(), v.need.Env, v.need.Help)
+		}
+		v.told = f.Status
 		*o = settled{how: howFailed, err: f.Err}
 	default:
 		if f.Status != requirements.Missing && v.told != f.Status {
