@@ -252,7 +252,6 @@ func (p *provider) beginWatch() {
 		err := watch(ctx, watcher, reqs, func(req backend.Request) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			l.fails = 0
 			for _, k := range of[req] {
 				r.told(p, k)
 			}
@@ -270,6 +269,9 @@ func (p *provider) beginWatch() {
 			l.stop()
 			l.watcher = nil
 			return
+		}
+		if time.Since(l.began) > tending { // it had worked
+			l.fails = 0
 		}
 		l.fails++
 		l.more = true

@@ -566,6 +566,30 @@ func TestStoreCannotTell(t *testing.T) {
 	}
 }
 
+// A watch that is in place and ends at once, over and over, is begun after ever longer pauses too.
+func TestStoreTellsAndEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTelling("k")
+		r := open(t, Provider{Backend: s, TTL: 50 * time.Hour})
+		h := r.Handle(ref("k"))
+		defer h.Close()
+		h.Get(t.Context())
+		go func() {
+			for {
+				select {
+				case s.broken <- backend.Errorf(backend.CodeUnavailable, "as told"):
+				case <-t.Context().Done():
+					return
+				}
+			}
+		}()
+		time.Sleep(time.Hour)
+		if n := s.begun.Load(); n < 60 || n > 200 {
+			t.Errorf("%d watches in an hour", n)
+		}
+	})
+}
+
 // A provider that is replaced is not listened to any more, and its successor is.
 func TestStoreTellsAfterApply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
