@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	maxOwed   = 1000            // credentials that are kept whose revocation failed at their store
-	firstOwed = 5 * time.Second // until one is tried again, doubled each time
+	maxOwed   = 1000                   // credentials that are kept whose revocation failed at their store
+	firstOwed = 5 * time.Second        // until one is tried again, doubled each time
+	heedTime  = 100 * time.Millisecond // for a call to end after its context
 	mostOwed  = 5 * time.Minute
 )
 
@@ -248,12 +249,12 @@ func (r *Resolver) FinishRevocations(ctx context.Context) (left int) {
 			}
 		}
 		r.mu.Unlock()
-		calls.Wait()
+		finished := wait(ctx, &calls)
 		r.mu.Lock()
 		left = r.owing + r.under
 		closed := r.closed
 		r.mu.Unlock()
-		if left == 0 || closed {
+		if left == 0 || closed || !finished {
 			return left
 		}
 		select {
@@ -429,6 +430,31 @@ func (r *Resolver) endLeases(ctx context.Context, which func(key) (ends, forgets
 			}
 		})
 	}
-	calls.Wait()
+	finished := wait(ctx, &calls)
+	mu.Lock()
+	defer mu.Unlock()
+	if !finished && first == nil {
+		first = ctx.Err()
+	}
 	return revoked, first
+}
+
+// wait waits for calls, and after ctx has ended no longer than who takes notice of that needs; it reports whether all are done.
+func wait(ctx context.Context, calls *sync.WaitGroup) (finished bool) {
+	done := make(chan struct{})
+	go func() {
+		calls.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(heedTime):
+		return false
+	}
 }

@@ -346,6 +346,32 @@ func TestFinishRevocations(t *testing.T) {
 	})
 }
 
+// A store that takes no notice of the end of a context holds nobody up.
+func TestRevocationsAtADeafStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deaf := make(chan struct{})
+		r := open(t, Provider{Backend: &revoker{
+			get: func(context.Context, backend.Request) (*backend.Credential, error) {
+				c := plain("c4nary")
+				c.Lease = &backend.Lease{ID: "l", Duration: time.Hour}
+				return c, nil
+			},
+			revoke: func(*backend.Credential) error { <-deaf; return nil },
+		}})
+		defer close(deaf)
+		r.Resolve(t.Context(), ref("k"))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		if n, err := r.RevokeLeases(ctx); n != 0 || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 6*time.Second {
+			t.Errorf("%d ended, %v, after %v", n, err, time.Since(began))
+		}
+		if n := r.FinishRevocations(ctx); n != 1 || time.Since(began) > 7*time.Second {
+			t.Errorf("%d left after %v", n, time.Since(began))
+		}
+	})
+}
+
 // What is being read while it is revoked is neither kept nor given: who waits gets what is read after.
 func TestRevokeWhileFetching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,9 +3,10 @@ package grants
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/credresolve/credresolve/backend"
 )
@@ -24,11 +25,11 @@ type login struct {
 	last      atomic.Pointer[backend.LoginState] // without Grant
 	ended     atomic.Pointer[time.Time]          // nil: it goes on
 
-	mu    sync.Mutex     // held by who asks how it stands
-	grant *backend.Grant // it gave this, which is not kept yet
+	turn  *semaphore.Weighted // held by who asks how it stands
+	grant *backend.Grant      // it gave this, which is not kept yet
 }
 
-// end ends l, with mu held.
+// end ends l, with turn held.
 func (l *login) end(s backend.LoginState) backend.LoginState {
 	now := time.Now()
 	s.Grant, l.grant = nil, nil
@@ -77,14 +78,14 @@ func (b *Backend) start(ctx context.Context, k key, o backend.LoginOptions) (*lo
 	if err != nil {
 		return nil, err
 	}
-	l := &login{k: k}
+	l := &login{k: k, turn: semaphore.NewWeighted(1)}
+	l.turn.TryAcquire(1) // nobody else has it yet
 	l.last.Store(&backend.LoginState{State: s.State, Status: backend.LoginPending})
 	b.mu.Lock()
 	b.logins[s.State] = l
 	b.mu.Unlock()
-	l.mu.Lock()
 	_, _ = b.settle(ctx, l, s) // one that has ended at once is seen by the next poll too
-	l.mu.Unlock()
+	l.turn.Release(1)
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	if b.closed {
@@ -176,8 +177,10 @@ func (b *Backend) askState(ctx context.Context, state string) (s backend.LoginSt
 }
 
 func (b *Backend) poll(ctx context.Context, l *login, state string) (backend.LoginState, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.turn.Acquire(ctx, 1); err != nil {
+		return l.state(), err
+	}
+	defer l.turn.Release(1)
 	if l.over() {
 		return l.state(), nil
 	}
@@ -201,20 +204,20 @@ func (b *Backend) SubmitLogin(ctx context.Context, state string, input map[strin
 	if err != nil {
 		return backend.LoginState{}, err
 	}
-	// Without l's mutex: the login can be cancelled meanwhile.
+	// Without l's turn: the login can be cancelled meanwhile.
 	s, err := b.inner.(backend.Login).SubmitLogin(ctx, state, input)
 	if err != nil {
 		return backend.LoginState{}, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	_ = l.turn.Acquire(context.WithoutCancel(ctx), 1) // what s may have is given once
+	defer l.turn.Release(1)
 	if l.over() {
 		return l.state(), nil
 	}
 	return b.settle(ctx, l, s)
 }
 
-// settle takes over s, how l stands by its adapter, and keeps what it gave. Called with l.mu held.
+// settle takes over s, how l stands by its adapter, and keeps what it gave. Called with l.turn held.
 func (b *Backend) settle(ctx context.Context, l *login, s backend.LoginState) (backend.LoginState, error) {
 	if s.Grant != nil && l.grant == nil {
 		l.grant = s.Grant

@@ -39,6 +39,44 @@ func (h *hung) StartLogin(ctx context.Context, req backend.Request, o backend.Lo
 	return backend.LoginState{}, ctx.Err()
 }
 
+// Who asks how a login stands waits no longer than it wants to, also while what the login gave is being kept.
+func TestPollWhileTheStoreHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &faulty{Writer: vessel(t)}
+		var hangs atomic.Bool
+		heal := make(chan struct{})
+		store.set(nil, func(int) error {
+			if hangs.Load() {
+				<-heal
+			}
+			return nil
+		})
+		i := &issuer{}
+		b := inMemory(t, store, i, grants.Config{})
+		defer b.Close()
+		s, err := b.StartLogin(t.Context(), me, backend.LoginOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hangs.Store(true)
+		i.finish(s.State)
+		time.Sleep(10 * time.Second) // the follower is at it
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if s, err := b.PollLogin(ctx, s.State); !errors.Is(err, context.DeadlineExceeded) || s.Status != backend.LoginPending || time.Since(began) != time.Second {
+			t.Errorf("after %v: %+v, %v", time.Since(began), s, err)
+		}
+		hangs.Store(false)
+		close(heal)
+		synctest.Wait()
+		if s, err := b.PollLogin(t.Context(), s.State); err != nil || s.Status != backend.LoginSuccess {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
 // While the credential is good, who asks waits for its successor for ten seconds at most, and gets the one that there is.
 func TestSlowRefreshOfWhatIsGood(t *testing.T) {
 	t.Parallel()
