@@ -316,9 +316,9 @@ func TestPromptEndsWithASignal(t *testing.T) {
 	s.wantSane()
 }
 
-// A shell that had the terminal meanwhile leaves it in its own state; what is typed stays hidden, and the line whole.
-func TestHiddenPromptAfterAStop(t *testing.T) {
-	t.Parallel()
+// shellOnTerminal starts a shell with job control, in a directory for work.
+func shellOnTerminal(t *testing.T) *screen {
+	t.Helper()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("needs bash: apt-get install bash")
@@ -327,6 +327,13 @@ func TestHiddenPromptAfterAStop(t *testing.T) {
 	s := startOnTerminal(t, dir, env, bash, "--norc", "--noprofile", "--noediting", "-i")
 	s.enter("set -m; PS1=; echo re''ady\n")
 	s.expect("ready\r\n")
+	return s
+}
+
+// A shell that had the terminal meanwhile leaves it in its own state; what is typed stays hidden, and the line whole.
+func TestHiddenPromptAfterAStop(t *testing.T) {
+	t.Parallel()
+	s := shellOnTerminal(t)
 	s.enter("credresolve put cred://m/new\n")
 	s.expect("value of cred://m/new: ")
 	s.enter("\x1a")
@@ -471,14 +478,7 @@ func TestInterruptFromTheKeyboardArrivesOnce(t *testing.T) {
 
 func TestJobControl(t *testing.T) {
 	t.Parallel()
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("needs bash: apt-get install bash")
-	}
-	dir, env := workDir(t)
-	s := startOnTerminal(t, dir, env, bash, "--norc", "--noprofile", "--noediting", "-i")
-	s.enter("set -m; PS1=; echo re''ady\n")
-	s.expect("ready\r\n")
+	s := shellOnTerminal(t)
 	s.enter("credresolve run app.env -- sh -c 'echo at''work; read x; echo \"got $x\"'\n")
 	s.expect("\natwork\r\n")
 	s.enter("\x1a")
